@@ -1,0 +1,101 @@
+// POSIX implementation of mapped reading and of atomic writing.
+#include "core/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/error.h"
+
+namespace octet {
+
+namespace {
+
+[[noreturn]] void fail_io(const std::string& what, const std::filesystem::path& path, int error) {
+  ErrorCode code = error == ENOENT || error == ENOTDIR ? ErrorCode::not_found : ErrorCode::io;
+  fail(code, {.what = what + " " + path.string(), .expected = std::string("the system says: ") + std::strerror(error),
+              .hint = error == ENOSPC   ? "free some space on that disk"
+                      : error == EACCES ? "check the permissions of the file and its folder"
+                      : error == ENOENT ? "check the path"
+                                        : ""});
+}
+
+}  // namespace
+
+MappedFile map_file(const std::filesystem::path& path) {
+  int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail_io("cannot open", path, errno);
+  struct Closer {
+    int fd;
+    ~Closer() { ::close(fd); }
+  } closer{descriptor};
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0) fail_io("cannot read", path, errno);
+  if (S_ISDIR(status.st_mode))
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot read " + path.string(), .expected = "expected a file, got a directory"});
+  size_t size = static_cast<size_t>(status.st_size);
+  if (size == 0) return {nullptr, {}};
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (address == MAP_FAILED) fail_io("cannot map", path, errno);
+  std::shared_ptr<const void> owner(address, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
+  return {owner, {static_cast<const std::byte*>(address), size}};
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  MappedFile file = map_file(path);
+  return {reinterpret_cast<const char*>(file.bytes.data()), file.bytes.size()};
+}
+
+FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
+  if (std::filesystem::is_directory(path_))
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot write " + path_.string(), .expected = "expected a file name, got a directory"});
+  temporary_ = path_.string() + ".tmp-" + std::to_string(::getpid());
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) fail_io("cannot write", path_, errno);
+}
+
+FileWriter::~FileWriter() {
+  if (descriptor_ >= 0) {
+    ::close(descriptor_);
+    ::unlink(temporary_.c_str());
+  }
+}
+
+void FileWriter::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail_io("cannot write", path_, errno);
+    }
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
+void FileWriter::write(std::string_view text) {
+  write(std::span(reinterpret_cast<const std::byte*>(text.data()), text.size()));
+}
+
+void FileWriter::commit() {
+  if (::fsync(descriptor_) != 0) fail_io("cannot write", path_, errno);
+  int descriptor = std::exchange(descriptor_, -1);
+  if (::close(descriptor) != 0) {
+    int error = errno;
+    ::unlink(temporary_.c_str());
+    fail_io("cannot write", path_, error);
+  }
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    int error = errno;
+    ::unlink(temporary_.c_str());
+    fail_io("cannot rename into place", path_, error);
+  }
+}
+
+}  // namespace octet

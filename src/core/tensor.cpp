@@ -1,0 +1,110 @@
+// Tensor construction and conversion to f32.
+#include "core/tensor.h"
+
+#include <cstring>
+
+#include "core/error.h"
+
+namespace octet {
+
+int64_t count(const Shape& shape) noexcept {
+  int64_t elements = 1;
+  for (int64_t extent : shape) elements *= extent;
+  return elements;
+}
+
+std::string to_string(const Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte* bytes)
+    : dtype_(dtype), shape_(std::move(shape)), owner_(std::move(owner)), data_(bytes) {}
+
+Tensor Tensor::allocate(DType dtype, Shape shape, std::byte** bytes) {
+  // 64-byte alignment serves every vector width.
+  size_t size = static_cast<size_t>(count(shape) * size_of(dtype));
+  size_t padded = (size + 127) / 64 * 64;
+  auto* memory = static_cast<std::byte*>(::operator new(padded, std::align_val_t{64}));
+  std::memset(memory, 0, padded);
+  std::shared_ptr<void> owner(memory, [](void* p) { ::operator delete(p, std::align_val_t{64}); });
+  *bytes = memory;
+  return Tensor(dtype, std::move(shape), std::move(owner), memory);
+}
+
+namespace {
+template <typename T>
+Tensor copy_of(DType dtype, std::span<const T> values, Shape shape) {
+  OCTET_CHECK(count(shape) == static_cast<int64_t>(values.size()), "tensor shape does not match its values");
+  std::byte* bytes = nullptr;
+  Tensor tensor = Tensor::allocate(dtype, std::move(shape), &bytes);
+  if (!values.empty()) std::memcpy(bytes, values.data(), values.size_bytes());
+  return tensor;
+}
+}  // namespace
+
+Tensor Tensor::from(std::span<const float> values, Shape shape) { return copy_of(DType::f32, values, std::move(shape)); }
+Tensor Tensor::from(std::span<const int8_t> values, Shape shape) { return copy_of(DType::s8, values, std::move(shape)); }
+Tensor Tensor::from(std::span<const int32_t> values, Shape shape) {
+  return copy_of(DType::s32, values, std::move(shape));
+}
+Tensor Tensor::scalar(float value) { return from(std::span(&value, 1), Shape{}); }
+
+namespace {
+template <typename T> constexpr bool kHolds(DType) { return false; }
+template <> constexpr bool kHolds<float>(DType t) { return t == DType::f32; }
+template <> constexpr bool kHolds<double>(DType t) { return t == DType::f64; }
+template <> constexpr bool kHolds<int8_t>(DType t) { return t == DType::s8; }
+template <> constexpr bool kHolds<uint8_t>(DType t) { return t == DType::u8 || t == DType::boolean; }
+template <> constexpr bool kHolds<uint16_t>(DType t) { return t == DType::f16 || t == DType::bf16; }
+template <> constexpr bool kHolds<int32_t>(DType t) { return t == DType::s32; }
+template <> constexpr bool kHolds<int64_t>(DType t) { return t == DType::s64; }
+}  // namespace
+
+template <typename T>
+std::span<const T> Tensor::as() const {
+  OCTET_CHECK(kHolds<T>(dtype_), "tensor of " + std::string(name(dtype_)) + " read as another type");
+  return {reinterpret_cast<const T*>(data_), static_cast<size_t>(elements())};
+}
+template std::span<const float> Tensor::as<float>() const;
+template std::span<const double> Tensor::as<double>() const;
+template std::span<const int8_t> Tensor::as<int8_t>() const;
+template std::span<const uint8_t> Tensor::as<uint8_t>() const;
+template std::span<const uint16_t> Tensor::as<uint16_t>() const;
+template std::span<const int32_t> Tensor::as<int32_t>() const;
+template std::span<const int64_t> Tensor::as<int64_t>() const;
+
+std::vector<float> Tensor::to_f32() const {
+  std::vector<float> values(static_cast<size_t>(elements()));
+  // Mapped files do not promise alignment, so elements are read by memcpy.
+  auto convert = [&]<typename T>(T, auto&& widen) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      T raw;
+      std::memcpy(&raw, data_ + i * sizeof(T), sizeof(T));
+      values[i] = widen(raw);
+    }
+  };
+  switch (dtype_) {
+    case DType::f32: if (!values.empty()) std::memcpy(values.data(), data_, values.size() * 4); break;
+    case DType::f16: convert(uint16_t{}, [](uint16_t b) { return f32_from_f16(b); }); break;
+    case DType::bf16: convert(uint16_t{}, [](uint16_t b) { return f32_from_bf16(b); }); break;
+    case DType::f64: convert(double{}, [](double d) { return static_cast<float>(d); }); break;
+    default:
+      fail(ErrorCode::unsupported, {.what = "cannot read a tensor of " + std::string(name(dtype_)) + " as f32",
+                                    .expected = "expected f32, f16, bf16 or f64"});
+  }
+  return values;
+}
+
+Tensor Tensor::as_f32() const {
+  if (dtype_ == DType::f32 && reinterpret_cast<uintptr_t>(data_) % alignof(float) == 0) return *this;
+  return from(to_f32(), shape_);
+}
+
+Tensor Tensor::reshape(Shape shape) const {
+  OCTET_CHECK(count(shape) == elements(), "reshape changes the number of elements");
+  return Tensor(dtype_, std::move(shape), owner_, data_);
+}
+
+}  // namespace octet

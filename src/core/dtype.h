@@ -6,9 +6,9 @@
 #include <optional>
 #include <string_view>
 
-namespace octet {
+#include "core/dtype_enum.h"
 
-enum class DType : uint8_t { f32, f16, bf16, f64, s8, u8, s16, s32, s64, boolean };
+namespace octet {
 
 /// Bytes of one element.
 constexpr int64_t size_of(DType type) noexcept {

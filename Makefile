@@ -1,6 +1,45 @@
-# setup · demo · test · bench · check · format: each one command.
-.PHONY: test
+# The commands of the README, one target each; CMake presets do the work.
+.PHONY: help setup demo test bench check format
+.DEFAULT_GOAL := help
+
+JOBS ?= $(shell nproc)
+BUILD = cmake --preset release && cmake --build --preset release -j $(JOBS)
+SOURCES = $(shell git ls-files 'include/*.h' 'src/*.h' 'src/*.cpp' 'src/*.cu' 'src/*.cuh' 'tests/*.h' 'tests/*.cpp' \
+  'tests/*.cu' 'bench/*.cpp' 'examples/*.cpp' 'fuzz/*.cpp')
+
+help:
+	@echo "make setup    install what is missing (distribution packages, pinned downloads); does nothing when all is there"
+	@echo "make demo     a real encoder from its Hugging Face folder to INT8: quality, size, speed; build/demo/result.json"
+	@echo "make test     build and run the tests (no download; tests that lack their data or a GPU say so and are skipped)"
+	@echo "make bench    FP32 against INT8 on this machine"
+	@echo "make check    include rule, formatting, and clang-tidy where it is installed"
+	@echo "make format   format the sources in place"
+
+setup:
+	scripts/setup.sh packages demo
+
 test:
-	cmake --preset release
-	cmake --build --preset release
-	ctest --preset release
+	scripts/setup.sh packages
+	$(BUILD)
+	ctest --preset release -j $(JOBS)
+
+demo:
+	scripts/setup.sh packages demo
+	$(BUILD) --target octet_cli example_reviews
+	scripts/demo.sh
+
+bench:
+	scripts/setup.sh packages demo
+	$(BUILD) --target octet_cli
+	scripts/bench.sh
+
+check:
+	scripts/setup.sh packages check
+	clang-format --dry-run --Werror $(SOURCES)
+	$(BUILD) --target test_house
+	ctest --preset release -R '^House'
+	@if command -v clang-tidy >/dev/null; then scripts/tidy.sh; else echo "clang-tidy is not installed: skipped"; fi
+
+format:
+	scripts/setup.sh check
+	clang-format -i $(SOURCES)

@@ -1,0 +1,24 @@
+// From a graph to a program: regions are formed, quantizers folded, weights quantized, kernels chosen.
+#pragma once
+
+#include <string>
+
+#include "core/target.h"
+#include "graph/graph.h"
+#include "plan/program.h"
+
+namespace octet {
+
+struct LowerOptions {
+  Target target;
+  /// Type of everything that is not 8-bit: f32, or f16 / bf16 on CUDA.
+  DType float_type = DType::f32;
+  /// false: one step a node, everything in float, fake_quant nodes computed as such (calibration and the simulate backend).
+  bool fuse = true;
+};
+
+/// Fails with `unsupported`, listing every node that no kernel accepts, and with `invalid_argument` for a fused program whose quantizers
+/// still await calibration.
+Program lower(const Graph& graph, const LowerOptions& options);
+
+}  // namespace octet

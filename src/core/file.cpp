@@ -53,19 +53,35 @@ std::string read_text(const std::filesystem::path& path) {
 }
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
-  if (std::filesystem::is_directory(path_))
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path_, ignored))
     fail(ErrorCode::invalid_argument,
          {.what = "cannot write " + path_.string(), .expected = "expected a file name, got a directory"});
-  temporary_ = path_.string() + ".tmp-" + std::to_string(::getpid());
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (std::filesystem::is_symlink(path_, ignored)) {
+    // The link stays and its target is replaced.
+    std::filesystem::path target = std::filesystem::weakly_canonical(path_, ignored);
+    if (!ignored) path_ = target;
+  }
+  bool replaceable = !std::filesystem::exists(path_, ignored) || std::filesystem::is_regular_file(path_, ignored);
+  if (replaceable) {
+    temporary_ = path_.string() + ".tmp-" + std::to_string(::getpid());
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  } else {
+    // A device or pipe (/dev/stdout, /dev/null) is written to, never replaced by a file.
+    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+  }
   if (descriptor_ < 0) fail_io("cannot write", path_, errno);
 }
 
 FileWriter::~FileWriter() {
   if (descriptor_ >= 0) {
     ::close(descriptor_);
-    ::unlink(temporary_.c_str());
+    remove_temporary();
   }
+}
+
+void FileWriter::remove_temporary() noexcept {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void FileWriter::write(std::span<const std::byte> bytes) {
@@ -84,16 +100,17 @@ void FileWriter::write(std::string_view text) {
 }
 
 void FileWriter::commit() {
-  if (::fsync(descriptor_) != 0) fail_io("cannot write", path_, errno);
+  // Devices and pipes cannot be synced (EINVAL) nor renamed.
+  if (::fsync(descriptor_) != 0 && !(temporary_.empty() && (errno == EINVAL || errno == EROFS || errno == ENOTSUP))) fail_io("cannot write", path_, errno);
   int descriptor = std::exchange(descriptor_, -1);
   if (::close(descriptor) != 0) {
     int error = errno;
-    ::unlink(temporary_.c_str());
+    remove_temporary();
     fail_io("cannot write", path_, error);
   }
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+  if (!temporary_.empty() && ::rename(temporary_.c_str(), path_.c_str()) != 0) {
     int error = errno;
-    ::unlink(temporary_.c_str());
+    remove_temporary();
     fail_io("cannot rename into place", path_, error);
   }
 }

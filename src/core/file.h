@@ -23,7 +23,8 @@ MappedFile map_file(const std::filesystem::path& path);
 std::string read_text(const std::filesystem::path& path);
 
 /// Writes to `path`.tmp-PID beside the target; `commit` syncs and renames it into place. Without `commit` the
-/// temporary file is removed and the old file stays as it was. Throws io with the system's reason.
+/// temporary file is removed and the old file stays as it was. A link is written through; a device or pipe is written
+/// to directly. Throws io with the system's reason.
 class FileWriter {
  public:
   explicit FileWriter(std::filesystem::path path);
@@ -35,8 +36,10 @@ class FileWriter {
   void commit();
 
  private:
+  void remove_temporary() noexcept;
+
   std::filesystem::path path_;
-  std::filesystem::path temporary_;
+  std::filesystem::path temporary_;  ///< empty for devices and pipes
   int descriptor_ = -1;
 };
 

@@ -2,6 +2,8 @@
 #include "core/json.h"
 
 #include <cstdint>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -35,6 +37,9 @@ T json_get(const nlohmann::json& object, const char* key, const std::string& whe
     // Numbers must not wrap or truncate silently.
     if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
       if (!found->is_number_integer()) throw std::invalid_argument("not an integer");
+      bool fits = found->is_number_unsigned() ? std::in_range<T>(found->template get<uint64_t>())
+                                              : std::in_range<T>(found->template get<int64_t>());
+      if (!fits) throw std::invalid_argument("out of range");
     }
     return found->template get<T>();
   } catch (const std::exception&) {

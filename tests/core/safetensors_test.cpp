@@ -45,7 +45,8 @@ TEST(Safetensors, RoundTripsEveryTypeInAnyOrder) {
   auto path = scratch("all.safetensors");
   std::vector<std::pair<std::string, Tensor>> tensors;
   int index = 0;
-  for (DType dtype : {DType::u8, DType::f64, DType::s8, DType::f32, DType::boolean, DType::f16, DType::s16, DType::bf16, DType::s32, DType::s64}) {
+  for (DType dtype : {DType::u8, DType::f64, DType::s8, DType::f32, DType::boolean, DType::f16, DType::s16, DType::bf16,
+                      DType::s32, DType::s64}) {
     std::byte* bytes = nullptr;
     Tensor tensor = Tensor::allocate(dtype, {3, 1, ++index}, &bytes);
     for (int64_t i = 0; i < tensor.bytes(); ++i) bytes[i] = static_cast<std::byte>(i + index);
@@ -128,14 +129,18 @@ TEST(Safetensors, RefusesWrongHeaders) {
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4, "begin <= end"},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4, "[begin, end]"},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})", 4, "begin <= end"},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,18446744073709551616]}})", 4, "begin <= end"},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,18446744073709551616]}})", 4,
+       "begin <= end"},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551608,18446744073709551612]}})", 4, "hole"},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3, "within 3 bytes"},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 5, "expected 4 bytes of data, got 5"},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "hole"},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "overlaps"},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6, "overlaps"},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "twice"},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+       4, "overlaps"},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
+       6, "overlaps"},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       8, "twice"},
       {R"({"x":{"dtype":"U8","shape":[4],"shape":[2,2],"data_offsets":[0,4]}})", 4, "twice"},
       {R"({"__metadata__":[]})", 0, "object of strings"},
       {R"({"__metadata__":{"a":1}})", 0, "a string for"},

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -47,6 +48,8 @@ enum class Op : uint8_t {
 // per-channel scale into the columns: q = quantize(w[n,k] * c[k], scale[n]), and back w' = dequantize(q) / c[k].
 
 std::string_view name(Op op) noexcept;
+/// The operation of that name, or nothing.
+std::optional<Op> parse_op(std::string_view text) noexcept;
 
 using ValueId = int32_t;
 constexpr ValueId kNone = -1;  ///< an optional input that is absent
@@ -121,7 +124,7 @@ class Graph {
   void replace_uses(ValueId from, ValueId to, ValueId except = kNone);
   /// Node `node` reads `value` as its input `input` (appending or filling with kNone as needed).
   void set_input(size_t node, size_t input, ValueId value);
-  /// The uses of the node's output read its inputs[0] instead; the node goes.
+  /// The uses of the node's output read its inputs[0] instead; the node goes and its name is free again.
   void bypass(size_t node);
   /// Removes nodes, values and parameters that no output depends on. Inputs stay. Value ids change.
   void remove_dead();

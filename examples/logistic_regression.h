@@ -1,5 +1,5 @@
-// Logistic regression on fixed features, fitted exactly: Newton's method on a strictly convex loss, all in double and in
-// a fixed order, so that the same features give the same head everywhere.
+// Logistic regression on fixed features, fitted exactly: Newton's method on a strictly convex loss, all in double and
+// in a fixed order, so that the same features give the same head everywhere.
 #pragma once
 
 #include <cmath>

@@ -36,8 +36,8 @@ inline std::vector<Review> read_reviews(const std::string& path) {
     char* end = nullptr;
     double rating = second == std::string::npos ? 0 : std::strtod(line.c_str() + first + 1, &end);
     if (end != line.c_str() + second)
-      throw std::runtime_error("cannot read a review\n  expected id, rating, text with tabs between\n  in " + path + ", line " +
-                               std::to_string(number));
+      throw std::runtime_error("cannot read a review\n  expected id, rating, text with tabs between\n  in " + path +
+                               ", line " + std::to_string(number));
     if (std::fabs(rating) >= 0.5) reviews.push_back({line.substr(second + 1), rating > 0 ? 1 : 0});
   }
   return reviews;

@@ -32,7 +32,6 @@ TEST(LogisticRegression, FindsTheOptimum) {
   EXPECT_NEAR(gradient_w, 0, 1e-6);
   EXPECT_NEAR(gradient_b, 0, 1e-6);
   EXPECT_GT(weight, 0);
-  EXPECT_DOUBLE_EQ(model.accuracy(x, y), 0.8);
 }
 
 TEST(LogisticRegression, SeparableDataStaysFinite) {

@@ -1,0 +1,62 @@
+// Running a plan.
+#pragma once
+
+#include <octet/plan.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace octet {
+
+/// Texts as flat token ids: row r is ids[offsets[r] .. offsets[r+1]). No padding. Views must live through the call.
+struct Batch {
+  std::span<const int32_t> ids;       ///< [tokens]
+  std::span<const int32_t> offsets;   ///< [rows + 1], from 0 to tokens, every row at least one token
+  std::span<const int32_t> type_ids;  ///< [tokens], or empty for all 0
+};
+
+/// The same, owned: built row by row from encodings.
+struct OwnedBatch {
+  std::vector<int32_t> ids, offsets{0}, type_ids;
+  void add(const Encoding& row);
+  void clear();
+  int64_t rows() const noexcept { return static_cast<int64_t>(offsets.size()) - 1; }
+  Batch view() const noexcept { return {ids, offsets, type_ids}; }
+};
+
+/// A result: `rows` vectors of `width`. A view that is valid until the session's next run.
+struct Output {
+  int64_t rows = 0;  ///< texts, or tokens for the tasks that answer per token
+  int64_t width = 0;
+  std::span<const float> values;  ///< [rows, width]
+  std::span<const float> operator[](int64_t row) const { return values.subspan(static_cast<size_t>(row * width), static_cast<size_t>(width)); }
+};
+
+struct SessionOptions {
+  int threads = 0;  ///< CPU: 0 = one per CPU that this process may use
+};
+
+/// Scratch memory and threads (CPU) or a stream (CUDA) for running a plan; move-only, one per thread of use. Many sessions may share a plan.
+class Session {
+ public:
+  explicit Session(const Plan& plan, const SessionOptions& options = {});
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  /// Throws invalid_argument (ids out of range, a text longer than the model's positions, an empty batch), out_of_memory, device.
+  Output run(const Batch& batch);
+
+  const Plan& plan() const noexcept;
+
+  struct State;  ///< opaque
+  State& state() noexcept { return *state_; }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace octet

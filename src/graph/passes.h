@@ -19,6 +19,9 @@ void share_quantizers(Graph& graph);
 /// float.
 void fold_weight_quantizers(Graph& graph);
 
+/// What fold_weight_quantizers stores for `quantizer`, a fake_quant of a parameter with a scale.
+Tensor folded_weight(const Graph& graph, const Node& quantizer);
+
 /// Whether a fake_quant node computes the identity for want of a scale.
 bool awaits_calibration(const Node& node);
 

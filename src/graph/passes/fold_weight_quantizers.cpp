@@ -4,9 +4,7 @@
 
 namespace octet {
 
-namespace {
-
-Tensor quantized(const Graph& graph, const Node& node) {
+Tensor folded_weight(const Graph& graph, const Node& node) {
   Tensor weight = graph.parameter(node.inputs[0]).as_f32();
   std::span<const float> x = weight.as<float>(), scales = graph.parameter(node.inputs[1]).as<float>();
   std::span<const int32_t> zeros;
@@ -36,14 +34,12 @@ Tensor quantized(const Graph& graph, const Node& node) {
   return made;
 }
 
-}  // namespace
-
 void fold_weight_quantizers(Graph& graph) {
   for (size_t i = graph.nodes().size(); i-- > 0;) {
     const Node& node = graph.node(i);
     if (node.op != Op::fake_quant || node.text("state", "on") == "off") continue;
     if (!graph.is_parameter(node.inputs[0]) || node.input(1) == kNone) continue;
-    Tensor folded = quantized(graph, node);
+    Tensor folded = folded_weight(graph, node);
     const std::string name = node.name;
     ValueId old = node.output;
     // The weight may have other readers, so the uses move away before the node goes and frees its name.

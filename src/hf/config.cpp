@@ -17,6 +17,7 @@ using nlohmann::json;
 
 constexpr int64_t kMaxSize = int64_t{1} << 31;     // any single size
 constexpr int64_t kMaxLabels = 1'000'000;
+constexpr int64_t kMaxLayers = 1024;                // a graph has a dozen nodes for each
 
 /// The defaults of the configuration class of a family. Unknown types get BERT's; they are refused later, with a list.
 struct Defaults {
@@ -189,6 +190,8 @@ ModelConfig parse_config(std::string_view text, const std::string& where) {
   config.type_vocab_size = size_value(object, "type_vocab_size", defaults.type_vocab_size, 0, where);
   config.pad_token_id = size_value(object, "pad_token_id", defaults.pad_token_id, 0, where);
   config.layer_norm_eps = json_get_or<double>(object, "layer_norm_eps", defaults.layer_norm_eps, where);
+  if (config.num_layers > kMaxLayers)
+    fail(ErrorCode::corrupt, {.what = "impossible value of num_hidden_layers", .expected = "expected at most 1024, got " + std::to_string(config.num_layers), .where = "in " + where});
   if (!(config.layer_norm_eps >= 0 && config.layer_norm_eps < 1))
     fail(ErrorCode::corrupt, {.what = "impossible value of layer_norm_eps", .expected = "expected 0 to 1, got " + std::to_string(config.layer_norm_eps), .where = "in " + where});
   if (config.hidden_size % config.num_heads != 0)

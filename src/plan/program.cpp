@@ -11,6 +11,8 @@ template <typename... F>
 struct Overload : F... {
   using F::operator()...;
 };
+template <typename... F>
+Overload(F...) -> Overload<F...>;  // clang 14 cannot deduce aggregates
 
 bool is_8bit(DType type) { return type == DType::s8 || type == DType::u8; }
 

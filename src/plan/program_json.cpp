@@ -390,7 +390,8 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
       bad("an input or output names no buffer");
     return id.get<int32_t>();
   };
-  for (const auto& [name, id] : json_get<json>(in, "inputs", where).items()) program.inputs[name] = buffer_id(id);
+  json inputs = json_get<json>(in, "inputs", where);  // items() of a temporary would dangle
+  for (const auto& [name, id] : inputs.items()) program.inputs[name] = buffer_id(id);
   for (const json& output : json_get<json>(in, "outputs", where)) {
     if (!output.is_array() || output.size() != 2 || !output[0].is_string()) bad("unexpected entry in \"outputs\"");
     program.outputs.emplace_back(output[0].get<std::string>(), buffer_id(output[1]));
@@ -408,11 +409,12 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
     step.name = json_get<std::string>(s, "name", where);
     step.inputs = slots_from(s, "inputs", program, where);
     step.outputs = slots_from(s, "outputs", program, where);
-    for (const auto& [role, name] : json_get<json>(s, "params", where).items()) {
+    json params = json_get<json>(s, "params", where), numbers = json_get<json>(s, "numbers", where);
+    for (const auto& [role, name] : params.items()) {
       if (!name.is_string()) bad("unexpected entry in \"params\"");
       step.params[role] = name.get<std::string>();
     }
-    for (const auto& [key, number] : json_get<json>(s, "numbers", where).items()) {
+    for (const auto& [key, number] : numbers.items()) {
       if (!number.is_number()) bad("unexpected entry in \"numbers\"");
       step.numbers[key] = number.get<double>();
     }

@@ -1,0 +1,298 @@
+// Attention of one head on register tiles: s = q k^T, softmax in 16 lanes, p quantized, y = p v. Include after tile.h.
+//
+// K of the head is packed as the weights of a GEMM with n = length, k = head_dim (panels [step][columns][4 bytes], each after its
+// compensation), V as one with n = head_dim, k = length (groups of tokens side by side). A tile of queries runs over all keys into an
+// f32 buffer [rows][padded length], so any length works; its probabilities go into slabs. Dot::kGroup == 1 is f32 throughout.
+#pragma once
+
+namespace octet::kernels {
+namespace {
+
+inline int64_t pad_to(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+// One head's places in the scratch of a thread; also what scratch_bytes adds up.
+template <class Dot>
+struct HeadBuffers {
+  static constexpr int64_t kColumns = Dot::kVectors * 16, kGroupBytes = Dot::kGroup == 1 ? 4 : 1;
+  int64_t k_steps, v_steps, k_panel, v_panel, padded;
+  unsigned char *k, *v, *q_slabs, *p_slabs;
+  float *scores, *channels;  // channels: dynamic: v's amax, inv_scale and scale
+  int8_t* rows;              // dynamic: up to four quantized rows
+  int64_t bytes;
+
+  HeadBuffers(int64_t length, int64_t head_dim, unsigned char* scratch) {
+    k_steps = (head_dim + Dot::kGroup - 1) / Dot::kGroup;
+    v_steps = (length + Dot::kGroup - 1) / Dot::kGroup;
+    k_panel = (k_steps + 1) * kColumns * 4;
+    v_panel = v_steps * kColumns * 4;
+    padded = pad_to(length, kColumns);
+    int64_t at = 0;
+    auto take = [&](int64_t size) {
+      unsigned char* p = scratch + at;
+      at += pad_to(size, 64);
+      return p;
+    };
+    k = take(padded / kColumns * k_panel);
+    v = take(pad_to(head_dim, kColumns) / kColumns * v_panel);
+    q_slabs = take(pad_to(k_steps * 4, cpu::kChunk) / cpu::kChunk * Dot::kRows * cpu::kStride);
+    p_slabs = take(pad_to(v_steps * 4, cpu::kChunk) / cpu::kChunk * Dot::kRows * cpu::kStride);
+    scores = (float*)take(Dot::kRows * padded * 4);
+    channels = (float*)take(3 * head_dim * 4);
+    rows = (int8_t*)take(4 * pad_to(head_dim, 16));
+    bytes = at;
+  }
+};
+
+// Sixteen quantized values at a time; `y` has room for whole lanes.
+inline void quantize_row(const float* x, int64_t n, float inv_scale, int8_t* y) {
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    store_8(y + c, quantize(load(x + c, lanes), set1(inv_scale), zero(), set1(-127.0f), set1(127.0f)), lanes);
+  });
+}
+
+// One key into its column of a panel.
+template <class Dot>
+void pack_key(const void* key, int64_t head_dim, unsigned char* panel, int64_t column) {
+  constexpr int64_t C = Dot::kVectors * 16;
+  unsigned char* to = panel + C * 4 + column * 4;
+  if constexpr (Dot::kGroup == 1) {
+    for (int64_t c = 0; c < head_dim; ++c) memcpy(to + c * C * 4, (const float*)key + c, 4);
+  } else if constexpr (Dot::kGroup == 2) {
+    const int8_t* row = (const int8_t*)key;
+    for (int64_t c = 0; c < head_dim; ++c) {
+      int16_t value = row[c];
+      memcpy(to + c / 2 * C * 4 + c % 2 * 2, &value, 2);
+    }
+  } else {
+    const int8_t* row = (const int8_t*)key;
+    int32_t sum = 0;
+    for (int64_t c = 0; c < head_dim; ++c) sum += row[c];
+    sum *= -128;
+    memcpy(panel + column * 4, &sum, 4);
+    int64_t whole = head_dim / 4;
+    for (int64_t s = 0; s < whole; ++s) memcpy(to + s * C * 4, row + s * 4, 4);
+    for (int64_t c = whole * 4; c < head_dim; ++c) to[whole * C * 4 + c % 4] = (unsigned char)row[c];
+  }
+}
+
+// kGroup tokens of V into one step of every panel; rows past the end are null.
+template <class Dot>
+void pack_values(const void* const* row, int64_t head_dim, unsigned char* v, int64_t v_panel, int64_t step) {
+  constexpr int64_t C = Dot::kVectors * 16;
+  by_lanes(head_dim, [&](int64_t c, auto lanes) {
+    unsigned char* to = v + c / C * v_panel + (step * C + c % C) * 4;
+    if constexpr (Dot::kGroup == 1) {
+      store((float*)to, load((const float*)row[0] + c, lanes), Whole{});
+    } else {
+      __m128i x[Dot::kGroup];
+      for (int t = 0; t < Dot::kGroup; ++t)
+        x[t] = row[t] != nullptr ? load_bytes((const int8_t*)row[t] + c, lanes) : _mm_setzero_si128();
+      if constexpr (Dot::kGroup == 2) {
+        _mm256_storeu_si256((__m256i*)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x[0], x[1])));
+        _mm256_storeu_si256((__m256i*)(to + 32), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x[0], x[1])));
+      } else {
+        __m128i low01 = _mm_unpacklo_epi8(x[0], x[1]), low23 = _mm_unpacklo_epi8(x[2], x[3]);
+        __m128i high01 = _mm_unpackhi_epi8(x[0], x[1]), high23 = _mm_unpackhi_epi8(x[2], x[3]);
+        _mm_storeu_si128((__m128i*)to, _mm_unpacklo_epi16(low01, low23));
+        _mm_storeu_si128((__m128i*)(to + 16), _mm_unpackhi_epi16(low01, low23));
+        _mm_storeu_si128((__m128i*)(to + 32), _mm_unpacklo_epi16(high01, high23));
+        _mm_storeu_si128((__m128i*)(to + 48), _mm_unpackhi_epi16(high01, high23));
+      }
+    }
+  });
+}
+
+// All keys and values of the head. key(j) and value(j) give a row of head_dim values; value's result lives until kGroup calls later.
+template <class Dot, class Key>
+void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key key) {
+  constexpr int64_t C = Dot::kVectors * 16;
+  // Columns without a key and the rest of the last group must hold zeros.
+  if (length % C != 0) memset(at.k + length / C * at.k_panel, 0, (size_t)at.k_panel);
+  for (int64_t j = 0; j < length; ++j) {
+    unsigned char* panel = at.k + j / C * at.k_panel;
+    if (j % C == 0 && j + C <= length && head_dim % Dot::kGroup != 0)
+      memset(panel + at.k_steps * C * 4, 0, (size_t)C * 4);
+    if (Dot::kGroup == 2 && j % C == 0) memset(panel, 0, (size_t)C * 4);  // no compensation
+    pack_key<Dot>(key(j), head_dim, panel, j % C);
+  }
+}
+template <class Dot, class Value>
+void pack_all_values(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Value value) {
+  constexpr int64_t C = Dot::kVectors * 16;
+  if (head_dim % C != 0) memset(at.v + head_dim / C * at.v_panel, 0, (size_t)at.v_panel);
+  for (int64_t step = 0; step < at.v_steps; ++step) {
+    const void* rows[Dot::kGroup];
+    for (int t = 0; t < Dot::kGroup; ++t) {
+      int64_t j = step * Dot::kGroup + t;
+      rows[t] = j < length ? value(j) : nullptr;
+    }
+    pack_values<Dot>(rows, head_dim, at.v, at.v_panel, step);
+  }
+}
+
+/// Rows of exp(s - max) in place, and the factor that makes them probabilities.
+inline float softmax_exp(float* s, int64_t n) {
+  F top = set1(s[0]);
+  for (int64_t j = 0; j + int8::kLanes <= n; j += int8::kLanes) top = max(load(s + j, Whole{}), top);
+  float most = fold_max(top);
+  for (int64_t j = n / int8::kLanes * int8::kLanes; j < n; ++j) most = s[j] > most ? s[j] : most;
+  F m = set1(most), sum = zero();
+  by_lanes(n, [&](int64_t j, auto lanes) {
+    F e = keep(exp_negative(sub(load(s + j, Whole{}), m)), lanes);
+    store(s + j, e, Whole{});
+    sum = add(sum, e);
+  });
+  return 1.0f / fold(sum);
+}
+
+// Scores of a tile of queries: s[r][j] = fma(acc (* q_scale[r]), scale (* k_scale[j]), bias[r][j]).
+template <class Dot>
+void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float scale, const float* bias, int64_t bias_stride,
+                 const float* q_scale, const float* k_scale) {
+  constexpr int64_t C = HeadBuffers<Dot>::kColumns;
+  alignas(64) int32_t c[Dot::kRows * C];
+  for (int64_t j = 0; j < length; j += C) {
+    const unsigned char* panel = at.k + j / C * at.k_panel;
+    const int32_t* init = Dot::kGroup == 1 ? nullptr : (const int32_t*)panel;
+    accumulate_rows<Dot>(rows, at.q_slabs, at.k_steps, panel + C * 4, init, c);
+    int64_t left = length - j;
+    by_lanes(left < C ? left : C, [&](int64_t l, auto lanes) {
+      F scales = set1(scale);
+      if (k_scale != nullptr) scales = mul(load(k_scale + j + l, lanes), scales);
+      for (int r = 0; r < rows; ++r) {
+        F acc;
+        if constexpr (Dot::kGroup == 1) acc = load((const float*)c + r * C + l, Whole{});
+        else acc = to_float(load(c + r * C + l, Whole{}));
+        if (q_scale != nullptr) acc = mul(acc, set1(q_scale[r]));
+        F add_to = bias != nullptr ? load(bias + r * bias_stride + j + l, lanes) : zero();
+        store(at.scores + r * at.padded + j + l, fma(acc, scales, add_to), Whole{});
+      }
+    });
+  }
+}
+
+// Probabilities of one row of scores into its slabs.
+template <class Dot>
+void store_probabilities(const AttentionArgs& a, const float* s, float inverse, int64_t length, int rows, unsigned char* slabs) {
+  F factor = set1(inverse);
+  by_chunks(length, rows, 4 / Dot::kGroup, [&](int64_t at, int64_t first, int64_t values) {
+    for (int64_t j = 0; j < values; j += int8::kLanes) {
+      F p = mul(load(s + first + j, Whole{}), factor);
+      unsigned char* to = slabs + at + j * (4 / Dot::kGroup);
+      if constexpr (Dot::kGroup == 1) {
+        store((float*)to, p, Whole{});
+      } else {
+        I q = quantize(p, set1(a.p_inv_scale), zero(), set1((float)a.p_lo), set1((float)a.p_hi));
+        if constexpr (Dot::kGroup == 4) {
+          store_8(to, q, Whole{});
+        } else {
+          unsigned char bytes[16];
+          store_8(bytes, q, Whole{});
+          _mm256_storeu_si256((__m256i*)to, _mm256_cvtepu8_epi16(load_bytes(bytes, Whole{})));
+        }
+      }
+    }
+  });
+}
+
+template <class Dot>
+void tile_context(const AttentionDesc& d, const AttentionArgs& a, const HeadBuffers<Dot>& at, int64_t token, int rows, int64_t column) {
+  constexpr int64_t C = HeadBuffers<Dot>::kColumns;
+  alignas(64) int32_t c[Dot::kRows * C];
+  int64_t bytes = bytes_of(d.y);
+  for (int64_t j = 0; j < d.head_dim; j += C) {
+    accumulate_rows<Dot>(rows, at.p_slabs, at.v_steps, at.v + j / C * at.v_panel, nullptr, c);
+    int64_t left = d.head_dim - j;
+    by_lanes(left < C ? left : C, [&](int64_t l, auto lanes) {
+      char* y = (char*)a.y + (token * a.ldy + column + j + l) * bytes;
+      F scale = zero();
+      if constexpr (Dot::kGroup != 1) {
+        scale = load(a.context_scale + column + j + l, lanes);
+        if (d.dynamic) scale = mul(scale, load(at.channels + 2 * d.head_dim + j + l, lanes));
+      }
+      for (int r = 0; r < rows; ++r, y += a.ldy * bytes) {
+        F context;
+        if constexpr (Dot::kGroup == 1) context = load((const float*)c + r * C + l, Whole{});
+        else context = mul(to_float(load(c + r * C + l, Whole{})), scale);
+        store_as(y, d.y, context, a.requant, column + j + l, lanes);
+      }
+    });
+  }
+}
+
+// amax, inv_scale and scale of V's channels over the row's tokens.
+inline void value_ranges(const float* v, int64_t ld, int64_t length, int64_t head_dim, float* channels) {
+  for (int64_t c = 0; c < head_dim; ++c) channels[c] = 0.0f;
+  for (int64_t j = 0; j < length; ++j)
+    by_lanes(head_dim, [&](int64_t c, auto lanes) {
+      store(channels + c, max(abs(load(v + j * ld + c, lanes)), load(channels + c, lanes)), lanes);
+    });
+  for (int64_t c = 0; c < head_dim; ++c) {
+    bool tiny = channels[c] <= int8::kTinyAmax;
+    channels[head_dim + c] = tiny ? 0.0f : 127.0f / channels[c];
+    channels[2 * head_dim + c] = tiny ? 0.0f : channels[c] / 127.0f;
+  }
+}
+inline void quantize_values(const float* x, int64_t n, const float* inv_scale, int8_t* y) {
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    store_8(y + c, quantize(load(x + c, lanes), load(inv_scale + c, lanes), zero(), set1(-127.0f), set1(127.0f)), lanes);
+  });
+}
+
+template <class Dot>
+int64_t attention_scratch(const AttentionDesc& d, int64_t max_length) {
+  return HeadBuffers<Dot>(max_length, d.head_dim, nullptr).bytes;
+}
+
+template <class Dot>
+void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::HeadWork& work, unsigned char* scratch) {
+  int64_t length = work.length, head_dim = d.head_dim, column = work.head * head_dim;
+  HeadBuffers<Dot> at(length, head_dim, scratch);
+  int64_t bytes = d.dynamic ? 4 : HeadBuffers<Dot>::kGroupBytes;
+  auto row = [&](const void* x, int64_t ld, int64_t i) { return (const unsigned char*)x + ((work.first + i) * ld + column) * bytes; };
+  int64_t row_stride = pad_to(head_dim, 16);
+  if (d.dynamic) value_ranges((const float*)row(a.v, a.ldv, 0), a.ldv, length, head_dim, at.channels);
+  pack_keys<Dot>(at, length, head_dim, [&](int64_t j) -> const void* {
+    const unsigned char* key = row(a.k, a.ldk, j);
+    if (!d.dynamic) return key;
+    quantize_row((const float*)key, head_dim, work.k_range[work.first + j], at.rows);
+    return at.rows;
+  });
+  pack_all_values<Dot>(at, length, head_dim, [&](int64_t j) -> const void* {
+    const unsigned char* value = row(a.v, a.ldv, j);
+    if (!d.dynamic) return value;
+    int8_t* to = at.rows + j % Dot::kGroup * row_stride;
+    quantize_values((const float*)value, head_dim, at.channels + head_dim, to);
+    return to;
+  });
+  int64_t queries = work.query_end - work.query_begin, tiles = (queries + Dot::kRows - 1) / Dot::kRows;
+  for (int64_t t = 0; t < tiles; ++t) {
+    int64_t begin = work.query_begin + queries * t / tiles, end = work.query_begin + queries * (t + 1) / tiles;
+    int rows = (int)(end - begin);
+    for (int r = 0; r < rows; ++r) {
+      const unsigned char* query = row(a.q, a.ldq, begin + r);
+      if (d.dynamic) {
+        quantize_row((const float*)query, head_dim, work.q_range[work.first + begin + r], at.rows);
+        query = (const unsigned char*)at.rows;
+      }
+      copy_row<Dot>(query, head_dim, true, rows, at.q_slabs + r * cpu::kStride);
+    }
+    const float* bias = d.bias ? a.bias + (work.head * a.bias_length + begin) * a.bias_length : nullptr;
+    tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_length,
+                     d.dynamic ? work.q_range + work.tokens + work.first + begin : nullptr,
+                     d.dynamic ? work.k_range + work.tokens + work.first : nullptr);
+    for (int r = 0; r < rows; ++r) {
+      float* s = at.scores + r * at.padded;
+      store_probabilities<Dot>(a, s, softmax_exp(s, length), length, rows, at.p_slabs + r * cpu::kStride);
+    }
+    tile_context<Dot>(d, a, at, work.first + begin, rows, column);
+  }
+}
+
+template <class Dot>
+constexpr cpu::AttentionTile attention_tile() {
+  return {attention_scratch<Dot>, attention_head<Dot>};
+}
+
+}  // namespace
+}  // namespace octet::kernels

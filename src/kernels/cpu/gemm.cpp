@@ -1,0 +1,147 @@
+// GEMM on register tiles: y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), requantized when y is 8-bit.
+//
+// Packed weights: panels of `columns` rows of w, each [step][columns][4 bytes] (4 s8, 2 s16 or 1 f32 a step), zeros where n or k end;
+// a panel of 8-bit weights starts with [columns] s32: -128 * sum_k w where s8 x is stored as u8 + 128, else 0. k is not blocked: a
+// tile keeps its accumulators in registers over all of k, so a row's result depends on nothing but its own values.
+// Work is split into blocks of tiles x groups of panels; a block copies its rows of x once (cpu/isa.h, slabs).
+#include <cstring>
+
+#include "kernels/cpu/split.h"
+
+namespace octet::kernels::cpu {
+namespace {
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t steps_of(const GemmTile& tile, const GemmDesc& d) { return divide_up(d.k, tile.group); }
+int64_t panel_bytes(const GemmTile& tile, const GemmDesc& d) {
+  return (steps_of(tile, d) + (d.w == DType::s8 ? 1 : 0)) * tile.columns * 4;
+}
+
+template <const GemmTile& tile>
+int64_t packed_bytes(const GemmDesc& d) noexcept {
+  return divide_up(d.n, tile.columns) * panel_bytes(tile, d);
+}
+
+void pack_s8_panel(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int64_t columns, unsigned char* panel) {
+  int64_t steps = steps_of(tile, d);
+  std::memset(panel, 0, static_cast<size_t>(panel_bytes(tile, d)));
+  unsigned char* to = panel + tile.columns * 4;
+  for (int64_t j = 0; j < columns; ++j) {
+    const int8_t* row = w + j * d.k;
+    int32_t sum = 0;
+    for (int64_t i = 0; i < d.k; ++i) sum += row[i];
+    int32_t compensation = tile.offset_x && d.x == DType::s8 ? -128 * sum : 0;
+    std::memcpy(panel + j * 4, &compensation, 4);
+    if (tile.group == 4) {
+      int64_t whole = d.k / 4;
+      for (int64_t s = 0; s < whole; ++s) std::memcpy(to + (s * tile.columns + j) * 4, row + s * 4, 4);
+      if (whole < steps) std::memcpy(to + (whole * tile.columns + j) * 4, row + whole * 4, static_cast<size_t>(d.k - whole * 4));
+    } else {
+      for (int64_t i = 0; i < d.k; ++i) {
+        int16_t value = row[i];
+        std::memcpy(to + ((i / 2) * tile.columns + j) * 4 + (i % 2) * 2, &value, 2);
+      }
+    }
+  }
+}
+
+void pack_f32_panel(const GemmTile& tile, const GemmDesc& d, const float* w, int64_t columns, unsigned char* panel) {
+  if (columns < tile.columns) std::memset(panel, 0, static_cast<size_t>(panel_bytes(tile, d)));
+  float* to = reinterpret_cast<float*>(panel);
+  constexpr int64_t kBlock = 16;  // so that a line of `to` is filled while it is in the cache
+  for (int64_t begin = 0; begin < d.k; begin += kBlock)
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t i = begin; i < std::min(d.k, begin + kBlock); ++i) to[i * tile.columns + j] = w[j * d.k + i];
+}
+
+template <const GemmTile& tile>
+void pack(const GemmDesc& d, const void* w, unsigned char* packed) noexcept {
+  int64_t bytes = panel_bytes(tile, d);
+  for (int64_t j = 0; j < d.n; j += tile.columns, packed += bytes) {
+    int64_t columns = std::min<int64_t>(tile.columns, d.n - j);
+    if (d.w == DType::s8) pack_s8_panel(tile, d, static_cast<const int8_t*>(w) + j * d.k, columns, packed);
+    else pack_f32_panel(tile, d, static_cast<const float*>(w) + j * d.k, columns, packed);
+  }
+}
+
+// How the work is cut: tiles in a block, panels in a group.
+struct Split {
+  int64_t tiles, panels, block, group;
+  int64_t blocks() const { return divide_up(tiles, block); }
+  int64_t groups() const { return divide_up(panels, group); }
+};
+
+Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
+  constexpr int64_t kBlockBytes = 192 * 1024;  // of x, to stay in the second-level cache beside a panel
+  int64_t row_bytes = steps_of(tile, d) * 4;
+  Split s{divide_up(m, tile.rows), divide_up(d.n, tile.columns), 1, 1};
+  s.block = std::clamp<int64_t>(kBlockBytes / (tile.rows * row_bytes), 1, 16);
+  s.group = s.panels;
+  if (threads == 1) return s;
+  int64_t wanted = 6 * threads;
+  s.block = std::clamp<int64_t>(s.tiles / wanted, 1, s.block);
+  if (s.blocks() < wanted) s.group = std::max<int64_t>(1, s.panels / divide_up(wanted, s.blocks()));
+  return s;
+}
+
+template <const GemmTile& tile>
+void run(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
+  Split s = split(tile, d, a.m, threads_of(launch));
+  int64_t chunks = divide_up(steps_of(tile, d) * 4, kChunk), tile_bytes = chunks * tile.rows * kStride;
+  int64_t bytes = panel_bytes(tile, d), x_bytes = size_of(d.x);
+  auto first_row = [&](int64_t t) { return a.m * t / s.tiles; };
+  parallel(launch, s.blocks() * s.groups(), 1, [&](int64_t begin, int64_t end) {
+    unsigned char* slabs = thread_memory(s.block * tile_bytes + 64);
+    for (int64_t item = begin; item < end; ++item) {
+      int64_t first = item % s.blocks() * s.block, last = std::min(s.tiles, first + s.block);
+      int64_t panel = item / s.blocks() * s.group, panel_end = std::min(s.panels, panel + s.group);
+      for (int64_t t = first; t < last; ++t)
+        tile.copy(d, static_cast<const unsigned char*>(a.x) + first_row(t) * a.ldx * x_bytes, a.ldx,
+                  static_cast<int>(first_row(t + 1) - first_row(t)), slabs + (t - first) * tile_bytes);
+      for (; panel < panel_end; ++panel)
+        for (int64_t t = first; t < last; ++t)
+          tile.run(d, a, slabs + (t - first) * tile_bytes, a.packed + panel * bytes, first_row(t),
+                   static_cast<int>(first_row(t + 1) - first_row(t)), panel * tile.columns);
+    }
+  });
+}
+
+template <Isa isa>
+const char* refuse_int(const GemmDesc& d, const Target& target) noexcept {
+  if (const char* reason = lacks(isa, target)) return reason;
+  if (!is_8bit(d.x) || d.w != DType::s8) return "needs an 8-bit x and s8 weights";
+  if (d.k > 65536) return "k above 65536 could overflow 32 bits";
+  return nullptr;
+}
+template <Isa isa>
+const char* refuse_f32(const GemmDesc& d, const Target& target) noexcept {
+  if (const char* reason = lacks(isa, target)) return reason;
+  if (d.x != DType::f32 || d.w != DType::f32) return "needs f32 x and weights";
+  if (d.row_scale || d.column_offset) return "row_scale and column_offset belong to 8-bit x";
+  return nullptr;
+}
+
+template <Isa isa, const GemmTile& tile>
+constexpr GemmKernel int_row(std::string_view name) {
+  return {{name}, refuse_int<isa>, packed_bytes<tile>, pack<tile>, run<tile>};
+}
+template <Isa isa, const GemmTile& tile>
+constexpr GemmKernel f32_row(std::string_view name) {
+  return {{name}, refuse_f32<isa>, packed_bytes<tile>, pack<tile>, run<tile>};
+}
+
+const GemmKernel kRows[] = {
+    int_row<Isa::avx512vnni, avx512vnni::kGemmS8>("gemm_s8_avx512vnni_14x32"),
+    int_row<Isa::avxvnni, avxvnni::kGemmS8>("gemm_s8_avxvnni_6x16"),
+    int_row<Isa::avx512, avx512::kGemmS8>("gemm_s8_avx512_12x32"),
+    int_row<Isa::avx2, avx2::kGemmS8>("gemm_s8_avx2_6x16"),
+    f32_row<Isa::avx512, avx512::kGemmF32>("gemm_f32_avx512_14x32"),
+    f32_row<Isa::avx2, avx2::kGemmF32>("gemm_f32_avx2_6x16"),
+};
+
+}  // namespace
+
+std::span<const GemmKernel> gemm_rows() noexcept { return kRows; }
+
+}  // namespace octet::kernels::cpu

@@ -1,0 +1,73 @@
+// GEMM on a register tile and its epilogues. Include after tile.h.
+#pragma once
+
+namespace octet::kernels {
+namespace {
+
+template <class Dot>
+void copy_rows(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned char* slabs) {
+  int64_t bytes = bytes_of(d.x);
+  for (int r = 0; r < rows; ++r)
+    copy_row<Dot>((const unsigned char*)x + r * ldx * bytes, d.k, d.x == DType::s8, rows, slabs + r * cpu::kStride);
+}
+
+// Sixteen columns of all rows of the tile.
+template <class N>
+inline __attribute__((always_inline)) void finish_int(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int stride, int64_t row,
+                                                      int rows, int64_t column, N lanes) {
+  F scale = load(a.scale + column, lanes), bias = d.bias ? load(a.bias + column, lanes) : zero();
+  int64_t bytes = bytes_of(d.y);
+  char* y = (char*)a.y + (row * a.ldy + column) * bytes;
+  for (int r = 0; r < rows; ++r, y += a.ldy * bytes, c += stride) {
+    F acc = to_float(load(c, Whole{}));
+    if (d.row_scale) acc = mul(acc, set1(a.row_scale[row + r]));
+    store_as(y, d.y, activate(d.activation, fma(acc, scale, bias)), a.requant, column, lanes);
+  }
+}
+
+template <class N>
+inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int stride, int64_t row,
+                                                      int rows, int64_t column, N lanes) {
+  F bias = d.bias ? load(a.bias + column, lanes) : zero();
+  int64_t bytes = bytes_of(d.y);
+  char* y = (char*)a.y + (row * a.ldy + column) * bytes;
+  for (int r = 0; r < rows; ++r, y += a.ldy * bytes, c += stride)
+    store_as(y, d.y, activate(d.activation, add(load((const float*)c, Whole{}), bias)), a.requant, column, lanes);
+}
+
+// A panel of 8-bit weights starts with one compensation a column.
+template <class Dot>
+void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row, int rows,
+             int64_t column) {
+  constexpr int C = Dot::kVectors * 16;
+  alignas(64) int32_t c[Dot::kRows * C], init[C];
+  memcpy(init, panel, sizeof(init));
+  if (d.column_offset)
+    for (int j = 0; j < C && column + j < d.n; ++j) init[j] -= a.column_offset[column + j];
+  int64_t steps = (d.k + Dot::kGroup - 1) / Dot::kGroup;
+  accumulate_rows<Dot>(rows, slabs, steps, panel + C * 4, init, c);
+  int64_t left = d.n - column;
+  by_lanes(left < C ? left : C, [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });
+}
+
+template <class Dot>
+void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row, int rows,
+             int64_t column) {
+  constexpr int C = Dot::kVectors * 16;
+  alignas(64) int32_t c[Dot::kRows * C];
+  accumulate_rows<Dot>(rows, slabs, d.k, panel, nullptr, c);
+  int64_t left = d.n - column;
+  by_lanes(left < C ? left : C, [&](int64_t j, auto lanes) { finish_f32(d, a, c + j, C, row, rows, column + j, lanes); });
+}
+
+template <class Dot>
+constexpr cpu::GemmTile int_tile() {
+  return {Dot::kRows, Dot::kVectors * 16, Dot::kGroup, 4 / Dot::kGroup, Dot::kGroup == 4, copy_rows<Dot>, run_int<Dot>};
+}
+template <class Dot>
+constexpr cpu::GemmTile f32_tile() {
+  return {Dot::kRows, Dot::kVectors * 16, 1, 4, false, copy_rows<Dot>, run_f32<Dot>};
+}
+
+}  // namespace
+}  // namespace octet::kernels

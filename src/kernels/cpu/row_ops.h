@@ -1,0 +1,118 @@
+// Operations on one row, on sixteen lanes. Include after a simd_*.h and vector_math.h.
+#pragma once
+
+#include "kernels/cpu/isa.h"
+
+namespace octet::kernels {
+namespace {
+
+// fn(c, values) for each sixteen of a row of any element type.
+template <class Fn>
+inline __attribute__((always_inline)) void by_values(int64_t n, const void* data, DType type, const float* scale, int32_t zero_point,
+                                                     Fn fn) {
+  I zero = set1_int(zero_point);
+  switch (type) {
+    case DType::f32: by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load((const float*)data + c, lanes), lanes); }); break;
+    case DType::f16: by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load_f16((const uint16_t*)data + c, lanes), lanes); }); break;
+    case DType::bf16: by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load_bf16((const uint16_t*)data + c, lanes), lanes); }); break;
+    case DType::u8:
+      by_lanes(n, [&](int64_t c, auto lanes) {
+        I q = sub_int(load_u8((const uint8_t*)data + c, lanes), zero);
+        fn(c, mul(to_float(q), load(scale + c, lanes)), lanes);
+      });
+      break;
+    default:
+      by_lanes(n, [&](int64_t c, auto lanes) {
+        I q = sub_int(load_s8((const int8_t*)data + c, lanes), zero);
+        fn(c, mul(to_float(q), load(scale + c, lanes)), lanes);
+      });
+  }
+}
+
+void row_load(float* x, int64_t n, const void* data, DType type, const float* scale, int32_t zero_point) {
+  by_values(n, data, type, scale, zero_point, [&](int64_t c, F value, auto lanes) { store(x + c, value, lanes); });
+}
+void row_add(float* x, int64_t n, const void* data, DType type, const float* scale, int32_t zero_point) {
+  by_values(n, data, type, scale, zero_point,
+            [&](int64_t c, F value, auto lanes) { store(x + c, add(load(x + c, lanes), value), lanes); });
+}
+void row_max(float* x, int64_t n, const void* data, DType type, const float* scale, int32_t zero_point) {
+  by_values(n, data, type, scale, zero_point,
+            [&](int64_t c, F value, auto lanes) { store(x + c, max(value, load(x + c, lanes)), lanes); });
+}
+void row_load_scaled(float* x, int64_t n, const int8_t* data, float scale, bool accumulate) {
+  F s = set1(scale);
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    F value = mul(to_float(load_s8(data + c, lanes)), s);
+    store(x + c, accumulate ? add(load(x + c, lanes), value) : value, lanes);
+  });
+}
+
+void row_layer_norm(float* x, int64_t n, const float* gamma, const float* beta, float epsilon) {
+  F sum = zero();
+  by_lanes(n, [&](int64_t c, auto lanes) { sum = add(sum, load(x + c, lanes)); });
+  F mean = set1(fold(sum) / (float)n), squares = zero();
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    F d = keep(sub(load(x + c, lanes), mean), lanes);
+    squares = fma(d, d, squares);
+  });
+  F rstd = set1(1.0f / sqrtf(fold(squares) / (float)n + epsilon));
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    F d = mul(sub(load(x + c, lanes), mean), rstd);
+    store(x + c, fma(d, load(gamma + c, lanes), load(beta + c, lanes)), lanes);
+  });
+}
+
+void row_divide(float* x, int64_t n, float by) {
+  F d = set1(by);
+  by_lanes(n, [&](int64_t c, auto lanes) { store(x + c, div(load(x + c, lanes), d), lanes); });
+}
+
+void row_l2_normalize(float* x, int64_t n) {
+  F squares = zero();
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    F v = load(x + c, lanes);
+    squares = fma(v, v, squares);
+  });
+  float length = sqrtf(fold(squares));
+  row_divide(x, n, length > 1e-12f ? length : 1e-12f);
+}
+
+void row_activate(float* x, int64_t n, Activation activation) {
+  by_lanes(n, [&](int64_t c, auto lanes) { store(x + c, activate(activation, load(x + c, lanes)), lanes); });
+}
+
+float row_amax(const float* x, int64_t n) {
+  F top = zero();
+  by_lanes(n, [&](int64_t c, auto lanes) { top = max(abs(load(x + c, lanes)), top); });
+  return fold_max(top);
+}
+void row_amax_channels(float* top, const float* x, int64_t n) {
+  by_lanes(n, [&](int64_t c, auto lanes) { store(top + c, max(abs(load(x + c, lanes)), load(top + c, lanes)), lanes); });
+}
+
+void row_store(const float* x, int64_t n, void* y, DType type, const Requant& requant) {
+  int64_t bytes = bytes_of(type);
+  by_lanes(n, [&](int64_t c, auto lanes) { store_as((char*)y + c * bytes, type, load(x + c, lanes), requant, c, lanes); });
+}
+void row_store_token(const float* x, int64_t n, int8_t* y, float inv_scale) {
+  F inverse = set1(inv_scale), lo = set1(-127.0f), hi = set1(127.0f);
+  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, zero(), lo, hi), lanes); });
+}
+
+void row_fake_quant(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform, int32_t zero_point,
+                    int32_t lo, int32_t hi) {
+  F low = set1((float)lo), high = set1((float)hi), zero_float = set1((float)zero_point), inverse = set1(*inv_scale), back = set1(*scale);
+  I zero_int = set1_int(zero_point);
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    I q = quantize(load(x + c, lanes), uniform ? inverse : load(inv_scale + c, lanes), zero_float, low, high);
+    store(y + c, mul(to_float(sub_int(q, zero_int)), uniform ? back : load(scale + c, lanes)), lanes);
+  });
+}
+
+constexpr cpu::RowOps kRows = {row_load,         row_add,     row_load_scaled, row_max,     row_layer_norm, row_l2_normalize, row_divide,
+                               row_activate,     softmax_row, row_amax,        row_amax_channels, row_store, row_store_token,
+                               row_fake_quant};
+
+}  // namespace
+}  // namespace octet::kernels

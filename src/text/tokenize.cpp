@@ -23,6 +23,15 @@ int32_t count_chars(std::string_view text) {
 
 }  // namespace
 
+std::pair<uint16_t, uint16_t> text::count_spaces(std::string_view token) {
+  std::u32string chars = to_chars(token);
+  auto is_space = [](char32_t c) { return c == 0x120 || (class_table()[c] & kIsSpace) != 0; };
+  size_t leading = 0, trailing = 0;
+  while (leading < chars.size() && is_space(chars[leading])) ++leading;
+  while (trailing < chars.size() && is_space(chars[chars.size() - 1 - trailing])) ++trailing;
+  return {static_cast<uint16_t>(std::min<size_t>(leading, 65535)), static_cast<uint16_t>(std::min<size_t>(trailing, 65535))};
+}
+
 void Tokenizer::State::prepare() {
   bert = dynamic_cast<const text::BertNormalizer*>(normalizer.get());
   wordpiece = dynamic_cast<const text::WordPiece*>(model.get());
@@ -57,6 +66,14 @@ void Tokenizer::State::return_workspace(std::unique_ptr<Workspace> workspace) co
   workspaces_.push_back(std::move(workspace));
 }
 
+void Tokenizer::State::push_added(const text::AddedToken& token, std::string_view section, TextSpan span, Tokens& out) const {
+  if (section.size() != token.content.size() && !post.trims.empty()) {
+    auto [leading, trailing] = text::count_spaces(section);
+    out.padded.push_back({out.ids.size(), leading, trailing});
+  }
+  out.push(token.id, span);
+}
+
 void Tokenizer::State::tokenize(std::string_view source, Workspace& work, Tokens& out) const {
   out.clear();
   if (source.empty() || out.full()) return;
@@ -83,7 +100,7 @@ void Tokenizer::State::tokenize(std::string_view source, Workspace& work, Tokens
     at = section.begin;
     std::string_view part = source.substr(section.begin, section.end - section.begin);
     if (section.token)
-      out.push(section.token->id, {chars, chars + count_chars(part)});
+      push_added(*section.token, part, {chars, chars + count_chars(part)}, out);
     else if (bpe && !needs_generic)
       byte_section(source, section.begin, section.end, chars, ascii_text, work, out);
     else if (!wordpiece || needs_generic || !bert_section(source, section.begin, section.end, chars, work, out))
@@ -322,7 +339,7 @@ void Tokenizer::State::generic_section(std::string_view section, int32_t first, 
   for (const text::Section& part : sections) {
     text::AlignedText piece = aligned.slice(char_of[part.begin], char_of[part.end]);
     if (part.token)
-      out.push(part.token->id, piece.original);
+      push_added(*part.token, std::string_view(bytes).substr(part.begin, part.end - part.begin), piece.original, out);
     else
       words_of(std::move(piece), work, out);
   }

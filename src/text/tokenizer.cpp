@@ -17,16 +17,6 @@ namespace {
 using text::Tokens;
 using text::Workspace;
 
-/// Leading and trailing spaces of a token, as the byte-level post-processor counts them.
-std::pair<uint16_t, uint16_t> count_spaces(std::string_view token) {
-  std::u32string chars = text::to_chars(token);
-  auto is_space = [](char32_t c) { return c == 0x120 || (text::class_table()[c] & text::kIsSpace) != 0; };
-  size_t leading = 0, trailing = 0;
-  while (leading < chars.size() && is_space(chars[leading])) ++leading;
-  while (trailing < chars.size() && is_space(chars[chars.size() - 1 - trailing])) ++trailing;
-  return {static_cast<uint16_t>(std::min<size_t>(leading, 65535)), static_cast<uint16_t>(std::min<size_t>(trailing, 65535))};
-}
-
 /// Keeps both lengths within `max_length`, as the reference does.
 void truncate(Tokens& first, Tokens* second, int64_t max_length, Truncation truncation) {
   auto n1 = static_cast<int64_t>(first.ids.size()), n2 = second ? static_cast<int64_t>(second->ids.size()) : 0;
@@ -90,6 +80,26 @@ class Lease {
   std::unique_ptr<Workspace> work_;
 };
 
+/// Takes the spaces at both ends of tokens out of their spans.
+void trim_spans(const Tokenizer::State& state, Tokens& tokens, bool add_prefix_space) {
+  auto padded = tokens.padded.begin();
+  for (size_t k = 0; k < tokens.ids.size(); ++k) {
+    auto [leading, trailing] = state.spaces[static_cast<size_t>(tokens.ids[k])];
+    if (padded != tokens.padded.end() && padded->index == k) {
+      leading = padded->leading;
+      trailing = padded->trailing;
+      ++padded;
+    }
+    TextSpan& span = tokens.spans[k];
+    if (leading > 0) {
+      // One space at the very beginning is the one that was put there.
+      bool inserted = (k == 0 || span.begin == 0) && add_prefix_space && leading == 1;
+      if (!inserted) span.begin = std::min(span.begin + leading, span.end);
+    }
+    if (trailing > 0 && span.end >= trailing) span.end = std::max(span.end - trailing, span.begin);
+  }
+}
+
 void encode_with(const Tokenizer::State& state, Workspace& work, std::string_view source, std::optional<std::string_view> pair, const EncodeOptions& options, Encoding& result) {
   check_utf8(source, "text");
   if (pair) check_utf8(*pair, "pair");
@@ -108,20 +118,8 @@ void encode_with(const Tokenizer::State& state, Workspace& work, std::string_vie
   }
   if (options.max_length > 0) truncate(tokens[0], pair ? &tokens[1] : nullptr, room, options.truncation);
   if (options.offsets) {
-    for (const auto& trim : state.post.trims) {
-      for (int i = 0; i < count; ++i) {
-        for (size_t k = 0; k < tokens[i].ids.size(); ++k) {
-          int32_t leading = state.spaces[static_cast<size_t>(tokens[i].ids[k])].first, trailing = state.spaces[static_cast<size_t>(tokens[i].ids[k])].second;
-          TextSpan& span = tokens[i].spans[k];
-          if (leading > 0) {
-            // One space at the very beginning is the one that was put there.
-            if ((k == 0 || span.begin == 0) && trim.add_prefix_space && leading == 1) leading = 0;
-            span.begin = std::min(span.begin + leading, span.end);
-          }
-          if (trailing > 0 && span.end >= trailing) span.end = std::max(span.end - trailing, span.begin);
-        }
-      }
-    }
+    for (const auto& trim : state.post.trims)
+      for (int i = 0; i < count; ++i) trim_spans(state, tokens[i], trim.add_prefix_space);
   }
   size_t total = tokens[0].ids.size() + (pair ? tokens[1].ids.size() : 0) + static_cast<size_t>(added);
   result.ids.clear();
@@ -222,8 +220,8 @@ Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where
   }
   if (!state->post.trims.empty()) {
     state->spaces.resize(static_cast<size_t>(state->max_id) + 1);
-    for (size_t id = 0; id < state->model->tokens().size(); ++id) state->spaces[id] = count_spaces(state->model->tokens()[id]);
-    for (const auto& token : state->added->all()) state->spaces[static_cast<size_t>(token->id)] = count_spaces(token->content);
+    for (size_t id = 0; id < state->model->tokens().size(); ++id) state->spaces[id] = text::count_spaces(state->model->tokens()[id]);
+    for (const auto& token : state->added->all()) state->spaces[static_cast<size_t>(token->id)] = text::count_spaces(token->content);
   }
   auto octet = json.find("octet");
   nlohmann::json roles = octet != json.end() && octet->is_object() ? *octet : nlohmann::json::object();

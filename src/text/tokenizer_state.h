@@ -20,11 +20,18 @@ namespace octet::text {
 struct Tokens {
   std::vector<int32_t> ids;
   std::vector<TextSpan> spans;
+  /// Added tokens that took spaces of the text along (lstrip, rstrip): which one, and how many on each side.
+  struct Padded {
+    size_t index;
+    uint16_t leading, trailing;
+  };
+  std::vector<Padded> padded;
   size_t limit = SIZE_MAX;  ///< enough tokens: the rest would be truncated anyway
 
   void clear() {
     ids.clear();
     spans.clear();
+    padded.clear();
   }
   bool full() const noexcept { return ids.size() >= limit; }
   void push(int32_t id, TextSpan span) {
@@ -43,6 +50,9 @@ struct Workspace {
   std::vector<int32_t> char_index; ///< code point of each byte of a text
   std::unique_ptr<ModelScratch> scratch;
 };
+
+/// Leading and trailing spaces of a token's text, as the byte-level post-processor counts them.
+std::pair<uint16_t, uint16_t> count_spaces(std::string_view token);
 
 /// Turns a token list into text; null when the tokenizer has none.
 class Decoder {
@@ -92,6 +102,8 @@ struct Tokenizer::State {
   void byte_section(std::string_view source, size_t begin, size_t end, int32_t first, bool ascii_text, text::Workspace& work, text::Tokens& out) const;
   void generic_section(std::string_view section, int32_t first, text::Workspace& work, text::Tokens& out) const;
   void words_of(text::AlignedText text, text::Workspace& work, text::Tokens& out) const;
+
+  void push_added(const text::AddedToken& token, std::string_view section, TextSpan span, text::Tokens& out) const;
 
   mutable std::mutex workspaces_mutex_;
   mutable std::vector<std::unique_ptr<text::Workspace>> workspaces_;

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <map>
 #include <new>
 
 #include "core/error.h"
+#include "kernels/device.h"
 
 namespace octet {
 
@@ -18,6 +20,15 @@ struct AlignedDelete {
   void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
 };
 using AlignedBytes = std::unique_ptr<unsigned char, AlignedDelete>;
+
+struct DeviceDelete {
+  void operator()(void* p) const { device::release(p); }
+};
+using DeviceBytes = std::unique_ptr<void, DeviceDelete>;
+struct PinnedDelete {
+  void operator()(void* p) const { device::release_pinned(p); }
+};
+using PinnedBytes = std::unique_ptr<void, PinnedDelete>;
 
 AlignedBytes allocate_aligned(int64_t bytes) {
   return AlignedBytes(static_cast<unsigned char*>(::operator new(static_cast<size_t>((bytes + 127) / 64 * 64), std::align_val_t{64})));
@@ -38,46 +49,44 @@ using BoundStep = std::variant<Bound<GemmKernel, GemmArgs>, Bound<AttentionKerne
 
 }  // namespace
 
-struct Executor::State {
+struct Prepared {
   std::shared_ptr<const Program> program;
-  std::shared_ptr<ThreadPool> pool;
   Target target;
-  bool keep_all = false;
-
   std::vector<BoundStep> steps;
-  std::vector<AlignedBytes> packed;  // by step; empty but for gemm
-  std::vector<size_t> first_use, last_use;  // by buffer
+  std::vector<AlignedBytes> packed;          // by step; empty but for gemm
+  std::vector<DeviceBytes> packed_device;
+  std::map<std::string, DeviceBytes> uploaded;  // weights by name, on a GPU
+  std::vector<size_t> first_use, last_use;   // by buffer
 
-  // The bound batch.
-  BatchView batch;
-  int64_t rows = 0, tokens = 0, max_length = 0, square_tokens = 0;
-  AlignedBytes arena;
-  int64_t arena_capacity = 0, arena_used = 0;
-  std::vector<int64_t> offset, scale_offset;  // by buffer
-  std::vector<int32_t> zero_types;
-
-  const Buffer& buffer(int32_t id) const { return program->buffers[static_cast<size_t>(id)]; }
-
-  int64_t extent_of(const Buffer& b) const {
-    switch (b.extent) {
-      case Extent::tokens: return tokens;
-      case Extent::rows: return rows;
-      case Extent::scores: return square_tokens;
-      case Extent::offsets: return rows + 1;
-    }
-    return 0;
-  }
-  int64_t elements(int32_t id) const { return extent_of(buffer(id)) * buffer(id).width; }
-
-  unsigned char* memory(int32_t id) const { return arena.get() + offset[static_cast<size_t>(id)]; }
-  void* at(const Slot& slot) const {
-    return slot.buffer < 0 ? nullptr : memory(slot.buffer) + slot.column * size_of(buffer(slot.buffer).dtype);
-  }
-  float* scale_at(int32_t id) const {
-    return buffer(id).row_scale ? reinterpret_cast<float*>(arena.get() + scale_offset[static_cast<size_t>(id)]) : nullptr;
+  Prepared(std::shared_ptr<const Program> p, const Target& t) : program(std::move(p)), target(t) {
+    const Program& graph = *program;
+    packed.resize(graph.steps.size());
+    packed_device.resize(graph.steps.size());
+    for (size_t i = 0; i < graph.steps.size(); ++i)
+      steps.push_back(std::visit([&](const auto& desc) -> BoundStep { return prepare(graph.steps[i], desc, i); }, graph.steps[i].desc));
+    find_lifetimes();
   }
 
-  // ------------------------------------------------------------ construction
+  bool on_device() const { return target.device == DeviceKind::cuda; }
+
+  void find_lifetimes() {
+    const Program& p = *program;
+    first_use.assign(p.buffers.size(), p.steps.size());
+    last_use.assign(p.buffers.size(), 0);
+    for (const auto& [name, id] : p.inputs) first_use[static_cast<size_t>(id)] = 0;
+    for (size_t i = 0; i < p.steps.size(); ++i)
+      for (const std::vector<Slot>* slots : {&p.steps[i].inputs, &p.steps[i].outputs})
+        for (const Slot& slot : *slots)
+          if (slot.buffer >= 0) {
+            size_t b = static_cast<size_t>(slot.buffer);
+            first_use[b] = std::min(first_use[b], i);
+            last_use[b] = std::max(last_use[b], i);
+          }
+    // Offsets are read by kernels without being listed; outputs are read by the caller.
+    last_use[static_cast<size_t>(p.inputs.at("offsets"))] = p.steps.size();
+    for (const auto& [name, id] : p.outputs) last_use[static_cast<size_t>(id)] = p.steps.size();
+  }
+
   const Tensor& weight(const std::string& name) const {
     auto found = program->weights.find(name);
     if (found == program->weights.end())
@@ -85,11 +94,28 @@ struct Executor::State {
     return found->second;
   }
   template <typename T>
-  const T* param(const Step& step, const std::string& role) const {
+  const T* host_param(const Step& step, const std::string& role) const {
     auto found = step.params.find(role);
     return found == step.params.end() ? nullptr : reinterpret_cast<const T*>(weight(found->second).data());
   }
-  Requant requant(const Step& step, int index) const {
+  // Where the kernel reads it: on a GPU the first use uploads it.
+  template <typename T>
+  const T* param(const Step& step, const std::string& role) {
+    if (!on_device()) return host_param<T>(step, role);
+    auto found = step.params.find(role);
+    if (found == step.params.end()) return nullptr;
+    const Tensor& tensor = weight(found->second);
+    DeviceBytes& bytes = uploaded[found->second];
+    if (!bytes) bytes = upload(tensor.data(), tensor.bytes());
+    return static_cast<const T*>(bytes.get());
+  }
+  static DeviceBytes upload(const void* data, int64_t bytes) {
+    DeviceBytes memory(device::allocate(round_up(bytes + 64)));
+    device::to_device(memory.get(), data, bytes, nullptr);
+    device::synchronize(nullptr);
+    return memory;
+  }
+  Requant requant(const Step& step, int index) {
     std::string i = std::to_string(index);
     Requant r;
     r.inv_scale = param<float>(step, "inv_scale" + i);
@@ -110,21 +136,24 @@ struct Executor::State {
     return row;
   }
 
-  BoundStep prepare(const Step& step, AlignedBytes* pack) const {
-    return std::visit([&](const auto& desc) -> BoundStep { return prepare(step, desc, pack); }, step.desc);
-  }
-  BoundStep prepare(const Step& step, const GemmDesc& desc, AlignedBytes* pack) const {
+  BoundStep prepare(const Step& step, const GemmDesc& desc, size_t index) {
     Bound<GemmKernel, GemmArgs> b{kernel(step, gemm_kernels(), desc), {}};
-    *pack = allocate_aligned(b.kernel->packed_bytes(desc));
-    b.kernel->pack(desc, param<void>(step, "w"), pack->get());
-    b.args.packed = pack->get();
+    AlignedBytes bytes = allocate_aligned(b.kernel->packed_bytes(desc));
+    b.kernel->pack(desc, host_param<void>(step, "w"), bytes.get());
+    b.args.packed = bytes.get();
+    if (on_device()) {
+      packed_device[index] = upload(bytes.get(), b.kernel->packed_bytes(desc));
+      b.args.packed = static_cast<const unsigned char*>(packed_device[index].get());
+    } else {
+      packed[index] = std::move(bytes);
+    }
     b.args.scale = param<float>(step, "scale");
     b.args.bias = param<float>(step, "bias");
     b.args.column_offset = param<int32_t>(step, "column_offset");
     b.args.requant = requant(step, 0);
     return b;
   }
-  BoundStep prepare(const Step& step, const AttentionDesc& desc, AlignedBytes*) const {
+  BoundStep prepare(const Step& step, const AttentionDesc& desc, size_t) {
     Bound<AttentionKernel, AttentionArgs> b{kernel(step, attention_kernels(), desc), {}};
     b.args.score_scale = param<float>(step, "score_scale");
     b.args.context_scale = param<float>(step, "context_scale");
@@ -138,7 +167,7 @@ struct Executor::State {
     }
     return b;
   }
-  BoundStep prepare(const Step& step, const NormDesc& desc, AlignedBytes*) const {
+  BoundStep prepare(const Step& step, const NormDesc& desc, size_t) {
     Bound<NormKernel, NormArgs> b{kernel(step, norm_kernels(), desc), {}};
     b.args.gamma = param<float>(step, "gamma");
     b.args.beta = param<float>(step, "beta");
@@ -150,7 +179,7 @@ struct Executor::State {
     for (int i = 0; i < desc.outputs; ++i) b.args.out[i].requant = requant(step, i);
     return b;
   }
-  BoundStep prepare(const Step& step, const EmbedDesc& desc, AlignedBytes*) const {
+  BoundStep prepare(const Step& step, const EmbedDesc& desc, size_t) {
     Bound<EmbedKernel, EmbedArgs> b{kernel(step, embed_kernels(), desc), {}};
     for (int t = 0; t < desc.tables; ++t) {
       b.args.table[t] = param<void>(step, "table" + std::to_string(t));
@@ -162,19 +191,19 @@ struct Executor::State {
     for (int i = 0; i < desc.outputs; ++i) b.args.out[i].requant = requant(step, i);
     return b;
   }
-  BoundStep prepare(const Step& step, const PoolDesc& desc, AlignedBytes*) const {
+  BoundStep prepare(const Step& step, const PoolDesc& desc, size_t) {
     Bound<PoolKernel, PoolArgs> b{kernel(step, pool_kernels(), desc), {}};
     b.args.x_scale = param<float>(step, "x_scale");
     b.args.x_zero = static_cast<int32_t>(program->number(step, "x_zero", 0));
     return b;
   }
-  BoundStep prepare(const Step& step, const ElementwiseDesc& desc, AlignedBytes*) const {
+  BoundStep prepare(const Step& step, const ElementwiseDesc& desc, size_t) {
     Bound<ElementwiseKernel, ElementwiseArgs> b{kernel(step, elementwise_kernels(), desc), {}};
     b.args.scale = param<float>(step, "scale");
     b.args.requant = requant(step, 0);
     return b;
   }
-  BoundStep prepare(const Step& step, const ScoresDesc& desc, AlignedBytes*) const {
+  BoundStep prepare(const Step& step, const ScoresDesc& desc, size_t) {
     Bound<ScoresKernel, ScoresArgs> b{kernel(step, scores_kernels(), desc), {}};
     b.args.scale = static_cast<float>(program->number(step, "scale", 1));
     if (desc.bias) {
@@ -183,7 +212,72 @@ struct Executor::State {
     }
     return b;
   }
-  BoundStep prepare(const Step&, const PositionsDesc&, AlignedBytes*) const { return Positions{}; }
+  BoundStep prepare(const Step&, const PositionsDesc&, size_t) { return Positions{}; }
+
+};
+
+struct Executor::State {
+  std::shared_ptr<const Prepared> prepared;
+  std::shared_ptr<const Program> program;
+  std::shared_ptr<ThreadPool> pool;
+  bool keep_all = false;
+  std::vector<BoundStep> steps;  // prepared->steps with this executor's pointers
+
+  // The bound batch; on a GPU `rows`, `tokens` and `max_length` are those of its bucket.
+  int64_t rows = 0, tokens = 0, max_length = 0, square_tokens = 0;
+  int64_t batch_rows = 0, batch_tokens = 0;
+  unsigned char* base = nullptr;         // of the arena, where the kernels run
+  int64_t arena_capacity = 0, arena_used = 0;
+  std::vector<int64_t> offset, scale_offset;  // by buffer
+  AlignedBytes arena;
+  std::vector<unsigned char> mirror;     // host copies that data() of a GPU run hands out
+
+  // GPU only: inputs are staged in pinned memory at the same offsets as in the arena's front, outputs behind them.
+  struct Bucket {
+    int64_t rows, tokens, max_length;
+    auto operator<=>(const Bucket&) const = default;
+  };
+  void* stream = nullptr;
+  DeviceBytes device_arena;
+  PinnedBytes staging;
+  int64_t staging_capacity = 0, input_bytes = 0;
+  std::vector<int64_t> output_offset;    // by output, in staging
+  std::map<Bucket, void*> graphs;
+
+  ~State() {
+    drop_graphs();
+    if (stream != nullptr) device::destroy_stream(stream);
+  }
+  void drop_graphs() {
+    for (auto& [bucket, graph] : graphs) device::destroy_graph(graph);
+    graphs.clear();
+  }
+  bool on_device() const { return prepared->on_device(); }
+
+  const Buffer& buffer(int32_t id) const { return program->buffers[static_cast<size_t>(id)]; }
+  int64_t extent_of(const Buffer& b) const {
+    switch (b.extent) {
+      case Extent::tokens: return tokens;
+      case Extent::rows: return rows;
+      case Extent::scores: return square_tokens;
+      case Extent::offsets: return rows + 1;
+    }
+    return 0;
+  }
+  // Of the batch itself, without the bucket's rounding.
+  int64_t elements(int32_t id) const {
+    const Buffer& b = buffer(id);
+    int64_t extent = b.extent == Extent::tokens ? batch_tokens : b.extent == Extent::rows ? batch_rows : b.extent == Extent::offsets ? batch_rows + 1 : square_tokens;
+    return extent * b.width;
+  }
+
+  unsigned char* memory(int32_t id) const { return base + offset[static_cast<size_t>(id)]; }
+  void* at(const Slot& slot) const {
+    return slot.buffer < 0 ? nullptr : memory(slot.buffer) + slot.column * size_of(buffer(slot.buffer).dtype);
+  }
+  float* scale_at(int32_t id) const {
+    return buffer(id).row_scale ? reinterpret_cast<float*>(base + scale_offset[static_cast<size_t>(id)]) : nullptr;
+  }
 
   // ------------------------------------------------------------ binding a batch
   void check(const BatchView& b) const {
@@ -215,21 +309,37 @@ struct Executor::State {
     }
   }
 
-  // First-fit placement by lifetime: a buffer's bytes are free again after the last step that reads it.
+  // Buffers that the host fills before a run: the inputs and the positions.
+  std::vector<int32_t> host_filled() const {
+    std::vector<int32_t> ids;
+    for (const auto& [name, id] : program->inputs) ids.push_back(id);
+    for (const Step& step : program->steps)
+      if (std::holds_alternative<PositionsDesc>(step.desc)) ids.push_back(step.outputs[0].buffer);
+    return ids;
+  }
+
+  // First-fit placement by lifetime: a buffer's bytes are free again after the last step that reads it. What the host fills lies in front
+  // and stays, so that one copy brings it to a GPU.
   void layout() {
     size_t count = program->buffers.size();
     offset.assign(count, -1);
     scale_offset.assign(count, -1);
+    int64_t front = 0;
+    for (int32_t id : host_filled()) {
+      offset[static_cast<size_t>(id)] = front;
+      front += round_up(extent_of(buffer(id)) * size_of(buffer(id).dtype) + 64);
+    }
+    input_bytes = front;
     struct Block {
       int64_t begin, end;
       size_t last;
     };
     std::vector<Block> live;
-    int64_t high = 0;
+    int64_t high = front;
     auto place = [&](int64_t bytes, size_t now, size_t last) {
       if (!keep_all) std::erase_if(live, [&](const Block& block) { return block.last < now; });
       std::sort(live.begin(), live.end(), [](const Block& a, const Block& b) { return a.begin < b.begin; });
-      int64_t begin = 0;
+      int64_t begin = front;
       for (const Block& block : live) {
         if (begin + bytes <= block.begin) break;
         begin = std::max(begin, block.end);
@@ -238,13 +348,13 @@ struct Executor::State {
       high = std::max(high, begin + bytes);
       return begin;
     };
+    const std::vector<size_t>&first_use = prepared->first_use, &last_use = prepared->last_use;
     std::vector<size_t> order(count);
     for (size_t i = 0; i < count; ++i) order[i] = i;
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return first_use[a] < first_use[b]; });
     for (size_t i : order) {
       const Buffer& b = program->buffers[i];
-      int64_t n = extent_of(b) * b.width;
-      offset[i] = place(round_up(n * size_of(b.dtype) + 64), first_use[i], last_use[i]);
+      if (offset[i] < 0) offset[i] = place(round_up(extent_of(b) * b.width * size_of(b.dtype) + 64), first_use[i], last_use[i]);
       if (b.row_scale) scale_offset[i] = place(round_up(extent_of(b) * 4 + 64), first_use[i], last_use[i]);
     }
     int64_t scratch = 0;
@@ -253,20 +363,33 @@ struct Executor::State {
         scratch = std::max(scratch, a->kernel->scratch_bytes(std::get<AttentionDesc>(program->steps[s].desc), max_length, pool->threads()));
     int64_t scratch_offset = high;
     high += round_up(scratch);
-    if (high > arena_capacity) {
-      arena.reset();
-      try {
-        arena = allocate_aligned(high);
-      } catch (const std::bad_alloc&) {
-        arena_capacity = 0;
-        fail(ErrorCode::out_of_memory, {.what = "cannot run this batch", .expected = "it needs " + std::to_string(high >> 20) + " MiB of scratch memory",
-                                        .hint = "use smaller batches"});
-      }
-      arena_capacity = high;
-    }
+    if (high > arena_capacity) grow(high);
     arena_used = high;
     for (BoundStep& step : steps)
-      if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&step)) a->args.scratch = arena.get() + scratch_offset;
+      if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&step)) a->args.scratch = base + scratch_offset;
+  }
+
+  void grow(int64_t bytes) {
+    arena_capacity = 0;
+    base = nullptr;
+    if (on_device()) {
+      drop_graphs();  // they hold the old addresses
+      device_arena.reset();
+      // Kernels may read a last tile beyond the last buffer.
+      constexpr int64_t kSlack = 1 << 16;
+      device_arena.reset(device::allocate(bytes + kSlack));
+      base = static_cast<unsigned char*>(device_arena.get());
+    } else {
+      arena.reset();
+      try {
+        arena = allocate_aligned(bytes);
+      } catch (const std::bad_alloc&) {
+        fail(ErrorCode::out_of_memory, {.what = "cannot run this batch", .expected = "it needs " + std::to_string(bytes >> 20) + " MiB of scratch memory",
+                                        .hint = "use smaller batches"});
+      }
+      base = arena.get();
+    }
+    arena_capacity = bytes;
   }
 
   int64_t leading(const Slot& slot) const { return buffer(slot.buffer).width; }
@@ -338,125 +461,249 @@ struct Executor::State {
   }
   void bind_args(const Step&, Positions&) const {}
 
+  // Few enough buckets to be captured once each, close enough to waste little work: steps of an eighth of the power of two below.
+  static int64_t bucket(int64_t value, int64_t least) {
+    if (value <= least) return least;
+    int64_t step = least;
+    while (step * 16 <= value) step *= 2;
+    return (value + step - 1) / step * step;
+  }
+
   void bind(const BatchView& b) {
     check(b);
-    batch = b;
-    rows = static_cast<int64_t>(b.offsets.size()) - 1;
-    tokens = static_cast<int64_t>(b.ids.size());
+    rows = batch_rows = static_cast<int64_t>(b.offsets.size()) - 1;
+    tokens = batch_tokens = static_cast<int64_t>(b.ids.size());
     max_length = square_tokens = 0;
     for (int64_t r = 0; r < rows; ++r) {
       int64_t length = b.offsets[static_cast<size_t>(r) + 1] - b.offsets[static_cast<size_t>(r)];
       max_length = std::max(max_length, length);
       square_tokens += length * length;
     }
+    if (on_device()) {
+      tokens = bucket(tokens, 16);
+      rows = bucket(rows, 1);
+      max_length = bucket(max_length, 16);
+    }
     layout();
     for (size_t s = 0; s < steps.size(); ++s)
       std::visit([&](auto& bound) { bind_args(program->steps[s], bound); }, steps[s]);
-    copy_input("ids", b.ids);
-    copy_input("offsets", b.offsets);
-    if (program->inputs.contains("type_ids")) {
-      if (b.type_ids.empty()) {
-        zero_types.assign(b.ids.size(), 0);
-        copy_input("type_ids", zero_types);
-      } else {
-        copy_input("type_ids", b.type_ids);
-      }
-    }
-  }
-  void copy_input(const char* name, std::span<const int32_t> values) const {
-    auto found = program->inputs.find(name);
-    if (found != program->inputs.end()) std::memcpy(memory(found->second), values.data(), values.size_bytes());
+    fill(b);
   }
 
-  // ------------------------------------------------------------ running
-  void positions(const Step& step, const PositionsDesc& desc) const {
-    auto* out = static_cast<int32_t*>(at(step.outputs[0]));
-    for (int64_t r = 0; r < rows; ++r) {
+  // Writes what the host provides: into the arena, or into its staging copy for a GPU.
+  void fill(const BatchView& b) {
+    unsigned char* front = base;
+    if (on_device()) {
+      int64_t need = input_bytes;
+      output_offset.clear();
+      for (const auto& [name, id] : program->outputs) {
+        output_offset.push_back(need);
+        need += round_up(extent_of(buffer(id)) * buffer(id).width * size_of(buffer(id).dtype));
+      }
+      if (need > staging_capacity) {
+        drop_graphs();
+        staging.reset();
+        staging.reset(device::allocate_pinned(need));
+        staging_capacity = need;
+      }
+      front = static_cast<unsigned char*>(staging.get());
+      std::memset(front, 0, static_cast<size_t>(input_bytes));
+    }
+    auto write = [&](int32_t id, std::span<const int32_t> values) { std::memcpy(front + offset[static_cast<size_t>(id)], values.data(), values.size_bytes()); };
+    write(program->inputs.at("ids"), b.ids);
+    write(program->inputs.at("offsets"), b.offsets);
+    auto* starts = reinterpret_cast<int32_t*>(front + offset[static_cast<size_t>(program->inputs.at("offsets"))]);
+    for (int64_t r = batch_rows + 1; r <= rows; ++r) starts[r] = static_cast<int32_t>(batch_tokens);
+    if (auto types = program->inputs.find("type_ids"); types != program->inputs.end()) {
+      if (!b.type_ids.empty()) write(types->second, b.type_ids);
+      else std::memset(front + offset[static_cast<size_t>(types->second)], 0, static_cast<size_t>(tokens) * 4);
+    }
+    for (const Step& step : program->steps)
+      if (const auto* desc = std::get_if<PositionsDesc>(&step.desc))
+        positions(b, *desc, reinterpret_cast<int32_t*>(front + offset[static_cast<size_t>(step.outputs[0].buffer)]));
+  }
+
+  static void positions(const BatchView& b, const PositionsDesc& desc, int32_t* out) {
+    for (size_t r = 0; r + 1 < b.offsets.size(); ++r) {
       int64_t next = desc.start;
-      for (int32_t t = batch.offsets[static_cast<size_t>(r)]; t < batch.offsets[static_cast<size_t>(r) + 1]; ++t) {
-        bool pad = desc.padding_id >= 0 && batch.ids[static_cast<size_t>(t)] == desc.padding_id;
+      for (int32_t t = b.offsets[r]; t < b.offsets[r + 1]; ++t) {
+        bool pad = desc.padding_id >= 0 && b.ids[static_cast<size_t>(t)] == desc.padding_id;
         out[t] = static_cast<int32_t>(pad ? desc.padding_id : next++);
       }
     }
   }
+
+  // ------------------------------------------------------------ running
   void run_step(size_t s) {
     const Step& step = program->steps[s];
-    Launch launch{.pool = pool.get()};
+    Launch launch{.pool = pool.get(), .stream = stream};
     std::visit(
         [&](auto& bound) {
-          if constexpr (std::is_same_v<std::decay_t<decltype(bound)>, Positions>) positions(step, std::get<PositionsDesc>(step.desc));
-          else bound.kernel->run(std::get<typename std::decay_t<decltype(*bound.kernel)>::Desc>(step.desc), bound.args, launch);
+          // Positions were filled with the batch.
+          if constexpr (!std::is_same_v<std::decay_t<decltype(bound)>, Positions>)
+            bound.kernel->run(std::get<typename std::decay_t<decltype(*bound.kernel)>::Desc>(step.desc), bound.args, launch);
         },
         steps[s]);
+    if (on_device()) device::check_launch(step.name);
+  }
+
+  void* graph() {
+    Bucket key{rows, tokens, max_length};
+    auto found = graphs.find(key);
+    if (found != graphs.end()) return found->second;
+    constexpr size_t kMostGraphs = 512;
+    if (graphs.size() >= kMostGraphs) drop_graphs();
+    void* made = device::capture(stream, [&] {
+      auto* host = static_cast<unsigned char*>(staging.get());
+      device::to_device(base, host, input_bytes, stream);
+      for (size_t i = 0; i < steps.size(); ++i) run_step(i);
+      for (size_t o = 0; o < program->outputs.size(); ++o) {
+        int32_t id = program->outputs[o].second;
+        device::to_host(host + output_offset[o], memory(id), extent_of(buffer(id)) * buffer(id).width * size_of(buffer(id).dtype), stream);
+      }
+    });
+    graphs.emplace(key, made);
+    return made;
   }
 };
 
-Executor::Executor(std::shared_ptr<const Program> program, std::shared_ptr<ThreadPool> pool, const Target& target, bool keep_all)
-    : state_(std::make_unique<State>()) {
-  State& s = *state_;
-  s.program = std::move(program);
-  s.pool = std::move(pool);
-  s.target = target;
-  s.keep_all = keep_all;
-  const Program& p = *s.program;
-  s.packed.resize(p.steps.size());
-  for (size_t i = 0; i < p.steps.size(); ++i) s.steps.push_back(s.prepare(p.steps[i], &s.packed[i]));
-  s.first_use.assign(p.buffers.size(), p.steps.size());
-  s.last_use.assign(p.buffers.size(), 0);
-  for (const auto& [name, id] : p.inputs) s.first_use[static_cast<size_t>(id)] = 0;
-  for (size_t i = 0; i < p.steps.size(); ++i) {
-    for (const std::vector<Slot>* slots : {&p.steps[i].inputs, &p.steps[i].outputs})
-      for (const Slot& slot : *slots)
-        if (slot.buffer >= 0) {
-          size_t b = static_cast<size_t>(slot.buffer);
-          s.first_use[b] = std::min(s.first_use[b], i);
-          s.last_use[b] = std::max(s.last_use[b], i);
-        }
-  }
-  // Offsets are read by kernels without being listed; outputs are read by the caller.
-  s.last_use[static_cast<size_t>(p.inputs.at("offsets"))] = p.steps.size();
-  for (const auto& [name, id] : p.outputs) s.last_use[static_cast<size_t>(id)] = p.steps.size();
+std::shared_ptr<const Prepared> prepare(std::shared_ptr<const Program> program, const Target& target) {
+  if (target.device == DeviceKind::cuda && !device::find_device().present)
+    fail(ErrorCode::device, {.what = "cannot run a plan for " + octet::name(target) + " here", .expected = device::find_device().reason,
+                             .hint = "compile with --device cpu, or run it where the GPU is"});
+  return std::make_shared<Prepared>(std::move(program), target);
 }
+
+Executor::Executor(std::shared_ptr<const Prepared> prepared, std::shared_ptr<ThreadPool> pool, bool keep_all) : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.prepared = std::move(prepared);
+  s.program = s.prepared->program;
+  s.pool = std::move(pool);
+  s.keep_all = keep_all;
+  s.steps = s.prepared->steps;
+  if (s.on_device()) s.stream = device::create_stream();
+}
+
+Executor::Executor(std::shared_ptr<const Program> program, std::shared_ptr<ThreadPool> pool, const Target& target, bool keep_all)
+    : Executor(prepare(std::move(program), target), std::move(pool), keep_all) {}
 
 Executor::~Executor() = default;
 Executor::Executor(Executor&&) noexcept = default;
+Executor& Executor::operator=(Executor&&) noexcept = default;
 
 void Executor::bind(const BatchView& batch) { state_->bind(batch); }
 
 void Executor::run(const Tap& tap) {
-  for (size_t i = 0; i < state_->steps.size(); ++i) {
-    state_->run_step(i);
+  State& s = *state_;
+  if (s.on_device()) {
+    OCTET_CHECK(!tap, "taps need a CPU program");
+    device::launch(s.graph(), s.stream);
+    device::synchronize(s.stream);
+    return;
+  }
+  for (size_t i = 0; i < s.steps.size(); ++i) {
+    s.run_step(i);
     if (!tap) continue;
-    for (const Slot& slot : state_->program->steps[i].outputs)
-      tap(i, {.buffer = &state_->buffer(slot.buffer), .data = state_->memory(slot.buffer), .elements = state_->elements(slot.buffer),
-              .row_scale = state_->scale_at(slot.buffer)});
+    for (const Slot& slot : s.program->steps[i].outputs)
+      tap(i, {.buffer = &s.buffer(slot.buffer), .data = s.memory(slot.buffer), .elements = s.elements(slot.buffer), .row_scale = s.scale_at(slot.buffer)});
   }
 }
 
-void Executor::run_step(size_t step) { state_->run_step(step); }
-void* Executor::data(int32_t buffer) { return state_->memory(buffer); }
-float* Executor::row_scale(int32_t buffer) { return state_->scale_at(buffer); }
+void Executor::run_step(size_t step) {
+  state_->run_step(step);
+  if (state_->on_device()) device::synchronize(state_->stream);
+}
+
+const void* Executor::output(size_t output) {
+  State& s = *state_;
+  if (!s.on_device()) return s.memory(s.program->outputs.at(output).second);
+  return static_cast<unsigned char*>(s.staging.get()) + s.output_offset.at(output);
+}
+
+void* Executor::data(int32_t buffer) {
+  OCTET_CHECK(!state_->on_device(), "memory of a GPU handed out");
+  return state_->memory(buffer);
+}
+float* Executor::row_scale(int32_t buffer) {
+  OCTET_CHECK(!state_->on_device(), "memory of a GPU handed out");
+  return state_->scale_at(buffer);
+}
+
+void Executor::read(int32_t buffer, void* values, float* row_scales) {
+  State& s = *state_;
+  const Buffer& b = s.buffer(buffer);
+  int64_t bytes = s.elements(buffer) * size_of(b.dtype), scale_bytes = b.row_scale && row_scales != nullptr ? s.elements(buffer) / b.width * 4 : 0;
+  if (!s.on_device()) {
+    std::memcpy(values, s.memory(buffer), static_cast<size_t>(bytes));
+    if (scale_bytes > 0) std::memcpy(row_scales, s.scale_at(buffer), static_cast<size_t>(scale_bytes));
+    return;
+  }
+  device::to_host(values, s.memory(buffer), bytes, s.stream);
+  if (scale_bytes > 0) device::to_host(row_scales, s.scale_at(buffer), scale_bytes, s.stream);
+  device::synchronize(s.stream);
+}
+
+void Executor::write(int32_t buffer, const void* values, const float* row_scales) {
+  State& s = *state_;
+  const Buffer& b = s.buffer(buffer);
+  int64_t bytes = s.elements(buffer) * size_of(b.dtype), scale_bytes = b.row_scale && row_scales != nullptr ? s.elements(buffer) / b.width * 4 : 0;
+  if (!s.on_device()) {
+    std::memcpy(s.memory(buffer), values, static_cast<size_t>(bytes));
+    if (scale_bytes > 0) std::memcpy(s.scale_at(buffer), row_scales, static_cast<size_t>(scale_bytes));
+    return;
+  }
+  device::to_device(s.memory(buffer), values, bytes, s.stream);
+  if (scale_bytes > 0) device::to_device(s.scale_at(buffer), row_scales, scale_bytes, s.stream);
+  device::synchronize(s.stream);
+}
+
 int64_t Executor::elements(int32_t buffer) const { return state_->elements(buffer); }
 const Program& Executor::program() const noexcept { return *state_->program; }
-int64_t Executor::rows() const noexcept { return state_->rows; }
-int64_t Executor::tokens() const noexcept { return state_->tokens; }
+int64_t Executor::rows() const noexcept { return state_->batch_rows; }
+int64_t Executor::tokens() const noexcept { return state_->batch_tokens; }
 int64_t Executor::arena_bytes() const noexcept { return state_->arena_used; }
+
+namespace {
+
+double median(std::vector<double>& samples) {
+  if (samples.empty()) return 0;
+  auto middle = samples.begin() + static_cast<int64_t>(samples.size() / 2);
+  std::nth_element(samples.begin(), middle, samples.end());
+  return *middle;
+}
+
+}  // namespace
 
 std::vector<double> Executor::time_steps(int repeats) {
   using Clock = std::chrono::steady_clock;
-  std::vector<std::vector<double>> samples(state_->steps.size());
+  State& s = *state_;
+  std::vector<std::vector<double>> samples(s.steps.size());
   for (int r = 0; r < repeats; ++r)
-    for (size_t i = 0; i < state_->steps.size(); ++i) {
+    for (size_t i = 0; i < s.steps.size(); ++i) {
+      if (s.on_device()) {
+        // One launch is shorter than the clock's noise.
+        constexpr int kLaunches = 20;
+        samples[i].push_back(device::time_ms(s.stream, [&] {
+          for (int l = 0; l < kLaunches; ++l) s.run_step(i);
+        }) / kLaunches);
+        continue;
+      }
       auto begin = Clock::now();
-      state_->run_step(i);
+      s.run_step(i);
       samples[i].push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
     }
   std::vector<double> medians;
-  for (std::vector<double>& s : samples) {
-    std::nth_element(s.begin(), s.begin() + static_cast<int64_t>(s.size() / 2), s.end());
-    medians.push_back(s.empty() ? 0 : s[s.size() / 2]);
-  }
+  for (std::vector<double>& sample : samples) medians.push_back(median(sample));
   return medians;
+}
+
+std::vector<double> Executor::time_replays(int repeats) {
+  State& s = *state_;
+  OCTET_CHECK(s.on_device(), "graph replays need a GPU");
+  std::vector<double> samples;
+  void* graph = s.graph();
+  for (int r = 0; r < repeats; ++r) samples.push_back(device::time_ms(s.stream, [&] { device::launch(graph, s.stream); }));
+  return samples;
 }
 
 }  // namespace octet

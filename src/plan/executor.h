@@ -1,4 +1,4 @@
-// Runs a program on the CPU: binds kernels, packs weights, owns the arena.
+// Runs a program on the CPU or on a GPU: binds kernels, packs weights, owns the arena.
 #pragma once
 
 #include <cstdint>
@@ -29,23 +29,41 @@ struct TapView {
 };
 using Tap = std::function<void(size_t step, const TapView& view)>;
 
-/// One per thread of use; the program must outlive it.
+/// A program with its kernels bound and its weights packed, where they are needed: in host memory, or on the GPU that
+/// Target::device asks for. Immutable; executors share it.
+struct Prepared;
+/// Throws unsupported (no kernel for a step on this target), corrupt (a weight is missing), out_of_memory, device.
+std::shared_ptr<const Prepared> prepare(std::shared_ptr<const Program> program, const Target& target);
+
+/// The scratch memory and stream of one thread of use.
+///
+/// On a GPU a forward pass is one CUDA graph a shape: the batch is rounded up to a bucket (tokens, rows, longest row), whose
+/// graph is captured on first use. Rows beyond the batch are empty and tokens beyond it are computed and ignored.
 class Executor {
  public:
-  /// Packs the weights. `keep_all` gives every buffer its own memory, so that all values of a run can be read afterwards.
+  /// `keep_all` gives every buffer its own memory, so that all values of a run can be read afterwards.
+  Executor(std::shared_ptr<const Prepared> prepared, std::shared_ptr<ThreadPool> pool, bool keep_all = false);
+  /// The same for a program that nothing else shares.
   Executor(std::shared_ptr<const Program> program, std::shared_ptr<ThreadPool> pool, const Target& target, bool keep_all = false);
   ~Executor();
   Executor(Executor&&) noexcept;
+  Executor& operator=(Executor&&) noexcept;
 
   /// Checks the batch (invalid_argument: ids out of range, bad offsets, rows longer than the position table) and lays out the arena.
   void bind(const BatchView& batch);
-  /// Runs all steps of the bound batch; `tap` sees every output.
+  /// Runs all steps of the bound batch and waits for the result; `tap` (CPU only) sees every output.
   void run(const Tap& tap = {});
+  /// Runs one step and waits for it.
   void run_step(size_t step);
 
-  /// Memory of a buffer in the bound batch; valid until the next bind. Elements as Buffer says.
+  /// Result of a run, in host memory, valid until the next bind: program().outputs[output], elements as its Buffer says.
+  const void* output(size_t output);
+  /// Memory of a buffer in the bound batch (CPU only); valid until the next bind. Elements as Buffer says.
   void* data(int32_t buffer);
   float* row_scale(int32_t buffer);
+  /// Copies a buffer's elements (and row scales, where it has them and the pointer is not null) to or from host memory.
+  void read(int32_t buffer, void* values, float* row_scales = nullptr);
+  void write(int32_t buffer, const void* values, const float* row_scales = nullptr);
   /// Elements of the buffer in the bound batch.
   int64_t elements(int32_t buffer) const;
 
@@ -56,6 +74,8 @@ class Executor {
 
   /// Milliseconds of each step, median over `repeats` runs of the bound batch.
   std::vector<double> time_steps(int repeats);
+  /// GPU: milliseconds of a whole forward pass as the stream sees it (graph replays back to back, copies included), one entry a replay.
+  std::vector<double> time_replays(int repeats);
 
  private:
   struct State;

@@ -1,0 +1,6 @@
+// INT8 attention, head size 32 (attention_s8_sm80.cuh).
+#include "kernels/cuda/attention_s8_sm80.cuh"
+
+namespace octet::kernels::cuda {
+template cudaError_t attention_s8_head<32>(const AttentionS8Args&, cudaStream_t) noexcept;
+}

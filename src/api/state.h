@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -25,12 +26,18 @@ struct Model::State {
 
 struct Plan::State {
   std::shared_ptr<const Program> program;
+  /// Kernels bound and weights packed for `target`, once for all sessions (made by the first).
+  std::shared_ptr<const Prepared> prepared() const;
   ModelInfo info;
   Precision precision = Precision::fp32;
   bool simulate = false;
   Target target;
   std::map<std::string, std::string> provenance;
   std::optional<Tokenizer> tokenizer;
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::shared_ptr<const Prepared> prepared_;
 };
 
 struct Session::State {

@@ -1,0 +1,97 @@
+// Loading a Hugging Face folder behind the public Model.
+#include <octet/model.h>
+
+#include "api/state.h"
+#include "core/error.h"
+#include "core/hash.h"
+#include "hf/model.h"
+
+namespace octet {
+
+std::string_view name(Task task) noexcept {
+  switch (task) {
+    case Task::encoder: return "encoder";
+    case Task::embedding: return "embedding";
+    case Task::sequence_classification: return "sequence_classification";
+    case Task::regression: return "regression";
+    case Task::token_classification: return "token_classification";
+    case Task::question_answering: return "question_answering";
+  }
+  return "encoder";
+}
+
+namespace {
+
+Task task_of(const hf::ModelConfig& config) {
+  switch (config.head.value_or(hf::Head::encoder)) {
+    case hf::Head::encoder: return Task::encoder;
+    case hf::Head::sentence_embedding: return Task::embedding;
+    case hf::Head::token_classification: return Task::token_classification;
+    case hf::Head::question_answering: return Task::question_answering;
+    case hf::Head::sequence_classification:
+      return config.problem_type == "regression" || config.num_labels == 1 ? Task::regression : Task::sequence_classification;
+  }
+  return Task::encoder;
+}
+
+std::string fingerprint(const Graph& graph, int64_t* parameters) {
+  uint64_t hash = hash_text(print(graph));
+  for (const auto& [name, tensor] : graph.parameters()) {
+    hash = hash_bytes({tensor.data(), static_cast<size_t>(tensor.bytes())}, hash_text(name, hash));
+    *parameters += tensor.elements();
+  }
+  return hex(hash);
+}
+
+ModelInfo describe(const hf::LoadedModel& loaded, const std::filesystem::path& folder) {
+  const hf::ModelConfig& config = loaded.config;
+  ModelInfo info;
+  info.family = config.model_type;
+  info.task = task_of(config);
+  info.vocabulary = config.vocab_size;
+  info.layers = config.num_layers;
+  info.heads = config.num_heads;
+  info.hidden = config.hidden_size;
+  info.intermediate = config.intermediate_size;
+  info.max_length = loaded.max_tokens;
+  if (config.sentence && config.sentence->max_seq_length > 0) info.max_length = std::min(info.max_length, config.sentence->max_seq_length);
+  if (info.task == Task::sequence_classification || info.task == Task::token_classification) info.labels = config.labels;
+  info.problem_type = config.problem_type;
+  if (info.task == Task::embedding && config.sentence) {
+    info.pooling = hf::name(config.sentence->pooling);
+    info.normalize = config.sentence->normalize;
+  }
+  info.hash = fingerprint(loaded.graph, &info.parameters);
+  info.source = folder.string();
+  return info;
+}
+
+}  // namespace
+
+Model Model::load(const std::filesystem::path& folder, const LoadOptions& options) {
+  hf::LoadOptions load{.check_finite = options.check_finite};
+  if (options.new_labels > 0) load.new_labels = options.new_labels;
+  hf::LoadedModel loaded = hf::load_model(folder, load);
+  auto state = std::make_shared<State>();
+  state->info = describe(loaded, folder);
+  state->pad_id = loaded.config.pad_token_id;
+  state->graph = std::move(loaded.graph);
+  try {
+    state->tokenizer = Tokenizer::load(folder);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::not_found) throw;  // a folder without a tokenizer still runs on ids
+  }
+  return Model(std::move(state));
+}
+
+const ModelInfo& Model::info() const noexcept { return state_->info; }
+bool Model::has_tokenizer() const noexcept { return state_->tokenizer.has_value(); }
+const Tokenizer& Model::tokenizer() const {
+  if (!state_->tokenizer)
+    fail(ErrorCode::not_found, {.what = "the model has no tokenizer", .where = "in " + state_->info.source,
+                                .hint = "put tokenizer.json, vocab.txt, or vocab.json with merges.txt into the folder"});
+  return *state_->tokenizer;
+}
+std::string Model::graph_text() const { return print(state_->graph); }
+
+}  // namespace octet

@@ -1,0 +1,271 @@
+// Compiling, saving, loading and explaining plans.
+#include <octet/plan.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "api/state.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/safetensors.h"
+#include "kernels/device.h"
+#include "plan/lower.h"
+#include "plan/program_json.h"
+#include "quant/quantize.h"
+
+namespace octet {
+
+using nlohmann::json;
+
+std::string_view name(Precision precision) noexcept {
+  switch (precision) {
+    case Precision::fp32: return "fp32";
+    case Precision::fp16: return "fp16";
+    case Precision::bf16: return "bf16";
+    case Precision::int8: return "int8";
+  }
+  return "fp32";
+}
+
+Precision parse_precision(std::string_view text) {
+  for (Precision p : {Precision::fp32, Precision::fp16, Precision::bf16, Precision::int8})
+    if (name(p) == text) return p;
+  fail(ErrorCode::invalid_argument,
+       {.what = "unknown precision '" + std::string(text) + "'", .expected = "expected int8, fp16, bf16 or fp32"});
+}
+
+namespace {
+
+constexpr int kFormat = 1;
+
+Target target_for(const CompileOptions& options) {
+  if (options.device == "cpu") return host_target();
+  // The GPU that is here, or a named one, which need not be.
+  const kernels::device::Info& device = kernels::device::find_device();
+  if (options.device != "cuda") return parse_target(options.device);
+  if (!device.present)
+    fail(ErrorCode::device, {.what = "cannot compile for the GPU of this machine", .expected = device.reason,
+                             .hint = "name its target, as in --device sm90a, or compile with --device cpu"});
+  return device.target;
+}
+
+DType float_type(const CompileOptions& options, const Target& target) {
+  if (options.precision == Precision::fp16) return DType::f16;
+  if (options.precision == Precision::bf16) return DType::bf16;
+  return target.device == DeviceKind::cuda && options.precision == Precision::int8 ? DType::f16 : DType::f32;
+}
+
+}  // namespace
+
+std::shared_ptr<const Prepared> Plan::State::prepared() const {
+  std::lock_guard lock(mutex_);
+  if (!prepared_) prepared_ = prepare(program, target);
+  return prepared_;
+}
+
+Plan compile(const Model& model, const CompileOptions& options) {
+  const Model::State& source = model.state();
+  auto state = std::make_shared<Plan::State>();
+  state->info = source.info;
+  if (options.max_length > 0) state->info.max_length = std::min(state->info.max_length, options.max_length);
+  state->precision = options.precision;
+  state->simulate = options.simulate;
+  state->tokenizer = source.tokenizer;
+  state->target = target_for(options);
+  if (options.precision != Precision::int8 && options.calibration)
+    fail(ErrorCode::invalid_argument, {.what = "cannot use a calibration for " + std::string(name(options.precision)),
+                                       .hint = "compile with --precision int8, or without the calibration"});
+  if (state->target.device == DeviceKind::cpu && (options.precision == Precision::fp16 || options.precision == Precision::bf16))
+    fail(ErrorCode::unsupported, {.what = "cannot compile " + std::string(name(options.precision)) + " for a CPU",
+                                  .expected = "CPU plans are int8 or fp32"});
+  Graph graph = source.graph;
+  auto& facts = state->provenance;
+  facts["octet"] = OCTET_VERSION;
+  facts["model_hash"] = source.info.hash;
+  facts["source"] = source.info.source;
+  facts["target"] = name(state->target);
+  facts["ranges"] = "float";
+  if (options.precision == Precision::int8) {
+    QuantizeOptions quantize{.method = options.method, .float_embeddings = options.float_embeddings, .model_hash = source.info.hash};
+    if (options.calibration) quantize.calibration = &*options.calibration;
+    facts["ranges"] = quantize_graph(graph, quantize);
+  }
+  state->program = std::make_shared<Program>(
+      lower(graph, {.target = state->target, .float_type = float_type(options, state->target), .fuse = !options.simulate}));
+  return Plan(std::move(state));
+}
+
+// ---------------------------------------------------------------- files
+
+namespace {
+
+json to_json(const ModelInfo& info) {
+  return {{"family", info.family}, {"task", name(info.task)}, {"vocabulary", info.vocabulary}, {"layers", info.layers},
+          {"heads", info.heads}, {"hidden", info.hidden}, {"intermediate", info.intermediate}, {"max_length", info.max_length},
+          {"labels", info.labels}, {"problem_type", info.problem_type}, {"pooling", info.pooling}, {"normalize", info.normalize},
+          {"parameters", info.parameters}, {"hash", info.hash}, {"source", info.source}};
+}
+
+ModelInfo info_from_json(const json& in, const std::string& where) {
+  ModelInfo info;
+  info.family = json_get<std::string>(in, "family", where);
+  std::string task = json_get<std::string>(in, "task", where);
+  bool known = false;
+  for (int i = 0; i <= static_cast<int>(Task::question_answering); ++i)
+    if (name(static_cast<Task>(i)) == task) info.task = static_cast<Task>(i), known = true;
+  if (!known) fail(ErrorCode::corrupt, {.what = "unknown task \"" + task + "\"", .where = "in " + where});
+  info.vocabulary = json_get<int64_t>(in, "vocabulary", where);
+  info.layers = json_get<int64_t>(in, "layers", where);
+  info.heads = json_get<int64_t>(in, "heads", where);
+  info.hidden = json_get<int64_t>(in, "hidden", where);
+  info.intermediate = json_get<int64_t>(in, "intermediate", where);
+  info.max_length = json_get<int64_t>(in, "max_length", where);
+  info.labels = json_get<std::vector<std::string>>(in, "labels", where);
+  info.problem_type = json_get<std::string>(in, "problem_type", where);
+  info.pooling = json_get<std::string>(in, "pooling", where);
+  info.normalize = json_get<bool>(in, "normalize", where);
+  info.parameters = json_get<int64_t>(in, "parameters", where);
+  info.hash = json_get<std::string>(in, "hash", where);
+  info.source = json_get<std::string>(in, "source", where);
+  return info;
+}
+
+}  // namespace
+
+void Plan::save(const std::filesystem::path& path) const {
+  const State& state = *state_;
+  json header{{"format", kFormat}, {"model", to_json(state.info)}, {"precision", name(state.precision)}, {"simulate", state.simulate},
+              {"target", name(state.target)}, {"provenance", state.provenance}, {"program", octet::to_json(*state.program)}};
+  std::map<std::string, std::string> metadata{{"octet.plan", header.dump()}};
+  if (state.tokenizer) metadata["octet.tokenizer"] = state.tokenizer->to_json();
+  std::vector<std::pair<std::string, Tensor>> tensors(state.program->weights.begin(), state.program->weights.end());
+  write_safetensors(path, tensors, metadata);
+}
+
+namespace {
+
+// A plan for a CPU runs on any; one for a GPU runs on the GPU that is here, if its kernels do.
+Target target_of_file(const std::string& name) {
+  Target target = parse_target(name);
+  if (target.device == DeviceKind::cpu) return host_target();
+  const kernels::device::Info& device = kernels::device::find_device();
+  return device.present && device.target.sm == target.sm ? device.target : target;
+}
+
+}  // namespace
+
+Plan Plan::load(const std::filesystem::path& path) {
+  std::string where = path.string();
+  Safetensors file = read_safetensors(path);
+  auto found = file.metadata.find("octet.plan");
+  if (found == file.metadata.end())
+    fail(ErrorCode::invalid_argument, {.what = "cannot load " + where + " as a plan", .expected = "expected a file that octet compile wrote"});
+  json header = parse_json(found->second, where);
+  if (int64_t format = json_get<int64_t>(header, "format", where); format != kFormat)
+    fail(ErrorCode::unsupported, {.what = "cannot load " + where, .expected = "expected plan format " + std::to_string(kFormat) + ", got " + std::to_string(format),
+                                  .hint = "compile the model with this version of octet"});
+  auto state = std::make_shared<State>();
+  state->info = info_from_json(json_get<json>(header, "model", where), where);
+  state->precision = parse_precision(json_get<std::string>(header, "precision", where));
+  state->simulate = json_get<bool>(header, "simulate", where);
+  std::string target = json_get<std::string>(header, "target", where);
+  state->target = target_of_file(target);
+  json facts = json_get<json>(header, "provenance", where);  // items() of a temporary would dangle
+  for (const auto& [key, value] : facts.items())
+    if (value.is_string()) state->provenance[key] = value.get<std::string>();
+  state->program = std::make_shared<Program>(program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
+  if (auto tokenizer = file.metadata.find("octet.tokenizer"); tokenizer != file.metadata.end())
+    state->tokenizer = Tokenizer::from_json(tokenizer->second, where);
+  return Plan(std::move(state));
+}
+
+const ModelInfo& Plan::info() const noexcept { return state_->info; }
+Precision Plan::precision() const noexcept { return state_->precision; }
+const std::map<std::string, std::string>& Plan::provenance() const noexcept { return state_->provenance; }
+bool Plan::has_tokenizer() const noexcept { return state_->tokenizer.has_value(); }
+const Tokenizer& Plan::tokenizer() const {
+  if (!state_->tokenizer)
+    fail(ErrorCode::not_found, {.what = "the plan has no tokenizer", .hint = "compile it from a folder with one"});
+  return *state_->tokenizer;
+}
+int64_t Plan::weight_bytes() const noexcept {
+  int64_t bytes = 0;
+  for (const auto& [name, tensor] : state_->program->weights) bytes += tensor.bytes();
+  return bytes;
+}
+
+// ---------------------------------------------------------------- explain
+
+namespace {
+
+constexpr const char* kKinds[] = {"gemm", "attention", "norm", "embed", "pool", "elementwise", "scores", "positions"};
+
+int64_t step_bytes(const Program& program, const Step& step, int64_t batch, int64_t length) {
+  int64_t bytes = 0;
+  for (const auto& [role, weight] : step.params) {
+    const Tensor& tensor = program.weights.at(weight);
+    // Of an embedding table only the rows of the batch are touched.
+    bytes += role.starts_with("table") ? std::min(tensor.bytes(), batch * length * tensor.bytes() / std::max<int64_t>(1, tensor.dim(0))) : tensor.bytes();
+  }
+  for (const std::vector<Slot>* slots : {&step.inputs, &step.outputs})
+    for (const Slot& slot : *slots) {
+      if (slot.buffer < 0) continue;
+      const Buffer& b = program.buffers[static_cast<size_t>(slot.buffer)];
+      int64_t extent = b.extent == Extent::rows ? batch : b.extent == Extent::scores ? batch * length * length : batch * length;
+      bytes += extent * b.width * size_of(b.dtype);
+    }
+  return bytes;
+}
+
+}  // namespace
+
+Explanation Plan::explain(const ExplainOptions& options) const {
+  const State& state = *state_;
+  const Program& program = *state.program;
+  Explanation out;
+  out.device = octet::name(state.target);
+  auto ranges = state.provenance.find("ranges");
+  out.ranges = ranges == state.provenance.end() ? "" : ranges->second;
+  out.batch = options.batch;
+  out.length = state.info.max_length > 0 ? std::min(options.length, state.info.max_length) : options.length;
+  if (out.batch < 1 || out.length < 1)
+    fail(ErrorCode::invalid_argument, {.what = "cannot explain a shape of " + std::to_string(out.batch) + "x" + std::to_string(out.length)});
+
+  std::vector<double> times(program.steps.size());
+  bool runnable = state.target.device == DeviceKind::cpu || kernels::device::find_device().present;
+  if (options.repeats > 0 && runnable) {
+    auto pool = std::make_shared<ThreadPool>(options.threads);
+    Executor executor(state.prepared(), pool);
+    std::vector<int32_t> ids(static_cast<size_t>(out.batch * out.length)), offsets(static_cast<size_t>(out.batch) + 1);
+    uint64_t random = 12345;
+    for (int32_t& id : ids) {
+      random = random * 6364136223846793005u + 1442695040888963407u;
+      id = static_cast<int32_t>((random >> 33) % static_cast<uint64_t>(std::max<int64_t>(1, program.vocabulary)));
+    }
+    for (size_t r = 0; r < offsets.size(); ++r) offsets[r] = static_cast<int32_t>(static_cast<int64_t>(r) * out.length);
+    executor.bind({.ids = ids, .offsets = offsets, .type_ids = {}});
+    executor.run();
+    times = executor.time_steps(options.repeats);
+  }
+  double total = 0, int8 = 0, all = 0;
+  for (double t : times) total += t;
+  out.ms = total;
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    const Step& step = program.steps[i];
+    ExplainedOp op{.name = step.name, .kind = kKinds[step.desc.index()], .kernel = step.kernel, .precision = precision_of(step)};
+    op.macs = static_cast<double>(out.batch) * multiply_accumulates(program, step, out.length);
+    op.bytes = step_bytes(program, step, out.batch, out.length);
+    op.ms = times[i];
+    op.share = total > 0 ? times[i] / total : 0;
+    for (const kernels::Refusal& refusal : step.refused) op.refused.push_back(std::string(refusal.kernel) + ": " + refusal.reason);
+    if (state.precision == Precision::int8 && op.precision != "int8") op.note = step.note;
+    all += op.macs;
+    if (op.precision == "int8") int8 += op.macs;
+    out.ops.push_back(std::move(op));
+  }
+  out.int8_work_fraction = all > 0 ? int8 / all : 0;
+  return out;
+}
+
+}  // namespace octet

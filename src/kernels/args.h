@@ -78,6 +78,7 @@ struct AttentionArgs {
   const void* v = nullptr;
   int64_t ldq = 0, ldk = 0, ldv = 0;
   const float* score_scale = nullptr;    ///< [heads]: q scale * k scale / sqrt(head_dim); floats and dynamic: 1 / sqrt(head_dim)
+  float float_scale = 1.0f;              ///< the same for floats, whose heads all share it
   const float* bias = nullptr;           ///< [heads, bias_length, bias_length], added to the scaled scores
   int64_t bias_length = 0;
   float p_inv_scale = 255.0f;            ///< probabilities: zero point 0

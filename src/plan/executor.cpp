@@ -156,6 +156,7 @@ struct Prepared {
   BoundStep prepare(const Step& step, const AttentionDesc& desc, size_t) {
     Bound<AttentionKernel, AttentionArgs> b{kernel(step, attention_kernels(), desc), {}};
     b.args.score_scale = param<float>(step, "score_scale");
+    b.args.float_scale = *host_param<float>(step, "score_scale");
     b.args.context_scale = param<float>(step, "context_scale");
     b.args.p_inv_scale = static_cast<float>(program->number(step, "p_inv_scale", 255));
     b.args.p_lo = static_cast<int32_t>(program->number(step, "p_lo", 0));

@@ -1,0 +1,323 @@
+// The rows of the tables that run on CUDA: descriptors and arguments of the engine, translated for the kernels of this folder.
+#include "kernels/rows.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/embed.h"
+#include "kernels/cuda/gemm_sm90.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/pool.h"
+#include "kernels/device.h"
+
+namespace octet::kernels::cuda {
+
+namespace {
+
+cudaStream_t stream_of(const Launch& launch) { return static_cast<cudaStream_t>(launch.stream); }
+bool is_half(DType type) { return type == DType::f16 || type == DType::bf16; }
+bool is_float(DType type) { return is_half(type) || type == DType::f32; }
+int narrow(int64_t value) { return static_cast<int>(value); }
+
+// Every kernel here waits for its predecessor itself, so all of them may start early.
+constexpr bool kDependent = true;
+
+// ---------------------------------------------------------------- gemm
+
+const char* refuse_sm90(const GemmDesc& desc, const Target& target, DType type) noexcept {
+  if (target.sm != 90) return "needs compute capability 9.0";
+  if (desc.x != type) return type == DType::s8 ? "takes s8 inputs" : "takes f16 inputs";
+  const char* reason = "no tile takes it";
+  for (const GemmTile& tile : gemm_tiles()) {
+    if (tile.type != type) continue;
+    reason = refuse(desc, tile);
+    if (reason == nullptr) return nullptr;
+  }
+  return reason;
+}
+const char* refuse_s8(const GemmDesc& desc, const Target& target) noexcept { return refuse_sm90(desc, target, DType::s8); }
+const char* refuse_f16(const GemmDesc& desc, const Target& target) noexcept { return refuse_sm90(desc, target, DType::f16); }
+
+int64_t padded_bytes(const GemmDesc& desc) noexcept { return packed_rows(desc.n) * desc.k * size_of(desc.w); }
+void pack_padded(const GemmDesc& desc, const void* w, unsigned char* packed) noexcept {
+  size_t used = static_cast<size_t>(desc.n * desc.k * size_of(desc.w));
+  std::memcpy(packed, w, used);
+  std::memset(packed + used, 0, static_cast<size_t>(padded_bytes(desc)) - used);
+}
+void run_sm90(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_on) noexcept {
+  const GemmTile* tile = choose(desc, args.m, device::find_device().target.sm_count);
+  int error = tile == nullptr ? static_cast<int>(cudaErrorInvalidConfiguration)
+                              : launch(desc, args, *tile, static_cast<CUstream_st*>(launch_on.stream), kDependent);
+  device::note_failure(error, tile == nullptr ? "gemm_sm90a" : tile->name.data());
+}
+
+// A dot product a warp: for the few outputs of poolers and classifiers.
+const char* refuse_dense(const GemmDesc& desc, const Target&) noexcept {
+  if (!is_float(desc.x) || desc.w != desc.x) return "takes float inputs";
+  if (!is_float(desc.y)) return "writes floats";
+  if (desc.k % 8 != 0) return "k must be a multiple of 8";
+  return nullptr;
+}
+int64_t plain_bytes(const GemmDesc& desc) noexcept { return desc.n * desc.k * size_of(desc.w); }
+void pack_plain(const GemmDesc& desc, const void* w, unsigned char* packed) noexcept { std::memcpy(packed, w, static_cast<size_t>(plain_bytes(desc))); }
+
+Unary unary(Activation activation) noexcept {
+  switch (activation) {
+    case Activation::none: return Unary::none;
+    case Activation::relu: return Unary::relu;
+    case Activation::tanh: return Unary::tanh;
+    case Activation::gelu_erf: return Unary::gelu_erf;
+    case Activation::gelu_tanh: return Unary::gelu_tanh;
+  }
+  return Unary::none;
+}
+void run_dense(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_on) noexcept {
+  DenseArgs dense_args;
+  dense_args.in = {.data = args.x, .type = desc.x, .ld = args.ldx};
+  dense_args.weight = args.packed;
+  dense_args.weight_type = desc.w;
+  dense_args.bias = args.bias;
+  dense_args.activation = unary(desc.activation);
+  dense_args.out = {.data = args.y, .type = desc.y, .ld = args.ldy};
+  dense_args.rows = narrow(args.m);
+  dense_args.inputs = narrow(desc.k);
+  dense_args.outputs = narrow(desc.n);
+  dense_args.dependent_launch = kDependent;
+  device::note_failure(dense(dense_args, stream_of(launch_on)), "gemm_dense_cuda");
+}
+
+// ---------------------------------------------------------------- attention
+
+bool head_dim_fits(int64_t head_dim) noexcept { return head_dim == 32 || head_dim == 64 || head_dim == 128; }
+const char* refuse_attention_s8(const AttentionDesc& desc, const Target&) noexcept {
+  if (desc.dynamic) return "takes fixed scales only";
+  if (desc.qkv != DType::s8) return "takes s8 inputs";
+  if (desc.p != DType::u8) return "quantizes probabilities to u8";
+  if (desc.y != DType::s8 && !is_float(desc.y)) return "writes s8 or floats";
+  if (!head_dim_fits(desc.head_dim)) return "head sizes 32, 64 and 128";
+  return nullptr;
+}
+int64_t no_scratch(const AttentionDesc&, int64_t, int) noexcept { return 0; }
+void run_attention_s8(const AttentionDesc& desc, const AttentionArgs& args, const Launch& launch_on) noexcept {
+  AttentionS8Args a;
+  a.q = static_cast<const int8_t*>(args.q);
+  a.k = static_cast<const int8_t*>(args.k);
+  a.v = static_cast<const int8_t*>(args.v);
+  a.q_ld = args.ldq;
+  a.k_ld = args.ldk;
+  a.v_ld = args.ldv;
+  a.offsets = args.offsets;
+  a.score_scale = args.score_scale;
+  a.bias = args.bias;
+  a.bias_head_stride = args.bias_length * args.bias_length;
+  a.bias_ld = args.bias_length;
+  a.prob_inv_scale = args.p_inv_scale;
+  a.prob_hi = args.p_hi;
+  a.context_scale = args.context_scale;
+  a.out_inv_scale = args.requant.inv_scale;
+  a.out = args.y;
+  a.out_ld = args.ldy;
+  a.out_type = desc.y;
+  a.rows = narrow(args.rows);
+  a.heads = narrow(desc.heads);
+  a.head_dim = narrow(desc.head_dim);
+  a.max_length = narrow(args.max_length);
+  a.dependent_launch = kDependent;
+  device::note_failure(attention_s8(a, stream_of(launch_on)), "attention_s8u8_cuda");
+}
+
+const char* refuse_attention_half(const AttentionDesc& desc, const Target&) noexcept {
+  if (desc.dynamic || !is_half(desc.qkv)) return "takes f16 or bf16 inputs";
+  if (desc.y != desc.qkv) return "writes the type of its inputs";
+  if (!head_dim_fits(desc.head_dim)) return "head sizes 32, 64 and 128";
+  return nullptr;
+}
+void run_attention_half(const AttentionDesc& desc, const AttentionArgs& args, const Launch& launch_on) noexcept {
+  AttentionHalfArgs a;
+  a.q = args.q;
+  a.k = args.k;
+  a.v = args.v;
+  a.q_ld = args.ldq;
+  a.k_ld = args.ldk;
+  a.v_ld = args.ldv;
+  a.offsets = args.offsets;
+  a.score_scale = args.float_scale;
+  a.bias = args.bias;
+  a.bias_head_stride = args.bias_length * args.bias_length;
+  a.bias_ld = args.bias_length;
+  a.out = args.y;
+  a.out_ld = args.ldy;
+  a.type = desc.qkv;
+  a.rows = narrow(args.rows);
+  a.heads = narrow(desc.heads);
+  a.head_dim = narrow(desc.head_dim);
+  a.max_length = narrow(args.max_length);
+  a.dependent_launch = kDependent;
+  device::note_failure(attention_half(a, stream_of(launch_on)), "attention_half_cuda");
+}
+
+// ---------------------------------------------------------------- norm and embed
+
+const char* refuse_outputs(int count, const OutputDesc* outputs) noexcept {
+  for (int i = 0; i < count; ++i)
+    if (outputs[i].dtype != DType::s8 && !is_float(outputs[i].dtype)) return "writes s8 or floats";
+  return nullptr;
+}
+MatrixOut output(const OutputDesc& desc, const NormOutput& out, int64_t n) noexcept {
+  return {.data = out.y, .type = desc.dtype, .ld = n, .inv_scale = out.requant.inv_scale, .row_scale = desc.per_token ? out.row_scale : nullptr};
+}
+
+const char* refuse_norm(const NormDesc& desc, const Target&) noexcept {
+  if (desc.n % 16 != 0 || desc.n > 4096) return "widths are multiples of 16 up to 4096";
+  if ((desc.a != DType::s8 && !is_float(desc.a)) || (desc.residual && desc.b != DType::s8 && !is_float(desc.b))) return "takes s8 or floats";
+  return refuse_outputs(desc.outputs, desc.y);
+}
+void run_norm(const NormDesc& desc, const kernels::NormArgs& args, const Launch& launch_on) noexcept {
+  NormArgs a;
+  a.a = {.data = args.a, .type = desc.a, .ld = desc.n, .scale = args.a_scale};
+  if (desc.residual) a.b = {.data = args.b, .type = desc.b, .ld = desc.n, .scale = args.b_scale};
+  a.gamma = args.gamma;
+  a.beta = args.beta;
+  a.eps = args.epsilon;
+  for (int i = 0; i < desc.outputs; ++i) a.out[i] = output(desc.y[i], args.out[i], desc.n);
+  a.tokens = args.m;
+  a.hidden = narrow(desc.n);
+  a.dependent_launch = kDependent;
+  device::note_failure(add_norm(a, stream_of(launch_on)), "norm_cuda");
+}
+
+const char* refuse_embed(const EmbedDesc& desc, const Target&) noexcept {
+  if (desc.n % 16 != 0 || desc.n > 4096) return "widths are multiples of 16 up to 4096";
+  for (int t = 0; t < desc.tables; ++t)
+    if (desc.table[t] != DType::s8 && !is_float(desc.table[t])) return "takes s8 or float tables";
+  return refuse_outputs(desc.outputs, desc.y);
+}
+void run_embed(const EmbedDesc& desc, const kernels::EmbedArgs& args, const Launch& launch_on) noexcept {
+  EmbedArgs a;
+  // The kernel's names for its three tables do not matter: each is a table with its own index.
+  EmbeddingTable* tables[] = {&a.word, &a.type, &a.position};
+  const int32_t** indices[] = {&a.ids, &a.type_ids, &a.positions};
+  for (int t = 0; t < desc.tables; ++t) {
+    *tables[t] = {.data = args.table[t], .type = desc.table[t], .row_scale = args.table_scale[t]};
+    *indices[t] = args.index[t];
+  }
+  a.position_mode = Positions::given;
+  if (desc.norm) {
+    a.gamma = args.gamma;
+    a.beta = args.beta;
+    a.eps = args.epsilon;
+  }
+  for (int i = 0; i < desc.outputs; ++i) a.out[i] = output(desc.y[i], args.out[i], desc.n);
+  a.tokens = args.m;
+  a.hidden = narrow(desc.n);
+  a.dependent_launch = kDependent;
+  device::note_failure(embed(a, stream_of(launch_on)), "embed_cuda");
+}
+
+// ---------------------------------------------------------------- pool and elementwise
+
+const char* refuse_pool(const PoolDesc& desc, const Target&) noexcept {
+  if (desc.n % 8 != 0 || desc.n > 8192) return "widths are multiples of 8 up to 8192";
+  if (desc.x != DType::s8 && !is_float(desc.x)) return "takes s8 or floats";
+  return is_float(desc.y) ? nullptr : "writes floats";
+}
+void run_pool(const PoolDesc& desc, const kernels::PoolArgs& args, const Launch& launch_on) noexcept {
+  PoolArgs a;
+  a.in = {.data = args.x, .type = desc.x, .ld = desc.n, .scale = args.x_scale};
+  a.offsets = args.offsets;
+  a.out = {.data = args.y, .type = desc.y, .ld = desc.n};
+  a.pooling = desc.kind == PoolKind::first ? Pooling::first : desc.kind == PoolKind::mean ? Pooling::mean : Pooling::max;
+  a.normalize = desc.normalize;
+  a.rows = narrow(args.rows);
+  a.columns = narrow(desc.n);
+  a.dependent_launch = kDependent;
+  device::note_failure(pool(a, stream_of(launch_on)), "pool_cuda");
+}
+
+const char* refuse_elementwise(const ElementwiseDesc& desc, const Target&) noexcept {
+  if (desc.n % 8 != 0) return "widths are multiples of 8";
+  switch (desc.kind) {
+    case ElementwiseKind::activation: case ElementwiseKind::add: case ElementwiseKind::convert:
+      return is_float(desc.x) && is_float(desc.y) ? nullptr : "takes floats";
+    case ElementwiseKind::quantize: return is_float(desc.x) && desc.y == DType::s8 ? nullptr : "writes s8";
+    case ElementwiseKind::dequantize: return desc.x == DType::s8 && is_float(desc.y) ? nullptr : "takes s8";
+    default: return "not on a GPU";
+  }
+}
+void run_elementwise(const ElementwiseDesc& desc, const kernels::ElementwiseArgs& args, const Launch& launch_on) noexcept {
+  ElementwiseArgs a;
+  a.a = {.data = args.x, .type = desc.x, .ld = desc.n, .scale = args.scale};
+  if (desc.kind == ElementwiseKind::add) a.b = {.data = args.x2, .type = desc.x, .ld = desc.n};
+  a.activation = unary(desc.activation);
+  a.out = {.data = args.y, .type = desc.y, .ld = desc.n, .inv_scale = args.requant.inv_scale};
+  a.rows = args.m;
+  a.columns = narrow(desc.n);
+  a.dependent_launch = kDependent;
+  device::note_failure(elementwise(a, stream_of(launch_on)), "elementwise_cuda");
+}
+
+template <typename Kernel>
+Kernel row(std::string_view name, bool approximate) {
+  Kernel kernel;
+  kernel.name = name;
+  kernel.device = DeviceKind::cuda;
+  kernel.approximate = approximate;
+  return kernel;
+}
+template <typename Kernel, typename Refuse, typename Run>
+Kernel simple(std::string_view name, Refuse refuse_row, Run run_row) {
+  Kernel kernel = row<Kernel>(name, true);
+  kernel.refuse = refuse_row;
+  kernel.run = run_row;
+  return kernel;
+}
+template <typename Refuse, typename Bytes, typename Pack, typename Run>
+GemmKernel gemm(std::string_view name, Refuse refuse_row, Bytes bytes, Pack pack, Run run_row) {
+  GemmKernel kernel = simple<GemmKernel>(name, refuse_row, run_row);
+  kernel.packed_bytes = bytes;
+  kernel.pack = pack;
+  return kernel;
+}
+template <typename Refuse, typename Run>
+AttentionKernel attention(std::string_view name, Refuse refuse_row, Run run_row) {
+  AttentionKernel kernel = simple<AttentionKernel>(name, refuse_row, run_row);
+  kernel.scratch_bytes = no_scratch;
+  return kernel;
+}
+
+}  // namespace
+
+std::span<const GemmKernel> gemm_rows() noexcept {
+  static const GemmKernel rows[] = {gemm("gemm_s8_sm90a", refuse_s8, padded_bytes, pack_padded, run_sm90),
+                                    gemm("gemm_f16_sm90a", refuse_f16, padded_bytes, pack_padded, run_sm90),
+                                    gemm("gemm_dense_cuda", refuse_dense, plain_bytes, pack_plain, run_dense)};
+  return rows;
+}
+std::span<const AttentionKernel> attention_rows() noexcept {
+  static const AttentionKernel rows[] = {attention("attention_s8u8_cuda", refuse_attention_s8, run_attention_s8),
+                                         attention("attention_half_cuda", refuse_attention_half, run_attention_half)};
+  return rows;
+}
+std::span<const NormKernel> norm_rows() noexcept {
+  static const NormKernel rows[] = {simple<NormKernel>("norm_cuda", refuse_norm, run_norm)};
+  return rows;
+}
+std::span<const EmbedKernel> embed_rows() noexcept {
+  static const EmbedKernel rows[] = {simple<EmbedKernel>("embed_cuda", refuse_embed, run_embed)};
+  return rows;
+}
+std::span<const PoolKernel> pool_rows() noexcept {
+  static const PoolKernel rows[] = {simple<PoolKernel>("pool_cuda", refuse_pool, run_pool)};
+  return rows;
+}
+std::span<const ElementwiseKernel> elementwise_rows() noexcept {
+  static const ElementwiseKernel rows[] = {simple<ElementwiseKernel>("elementwise_cuda", refuse_elementwise, run_elementwise)};
+  return rows;
+}
+std::span<const ScoresKernel> scores_rows() noexcept { return {}; }
+
+}  // namespace octet::kernels::cuda

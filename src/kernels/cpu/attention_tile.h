@@ -1,7 +1,7 @@
 // Attention of one head on register tiles: s = q k^T, softmax in 16 lanes, p quantized, y = p v. Include after tile.h.
 //
-// K of the head is packed as the weights of a GEMM with n = length, k = head_dim (panels [step][columns][4 bytes], each after its
-// compensation), V as one with n = head_dim, k = length (groups of tokens side by side). A tile of queries runs over all keys into an
+// K of the head is packed as the weights of a GEMM with n = length, k = head_dim (panels [step][columns][values of a step], each
+// after its compensation), V as one with n = head_dim, k = length (groups of tokens side by side). A tile of queries runs over all keys into an
 // f32 buffer [rows][padded length], so any length works; its probabilities go into slabs. Dot::kGroup == 1 is f32 throughout.
 #pragma once
 
@@ -23,8 +23,8 @@ struct HeadBuffers {
   HeadBuffers(int64_t length, int64_t head_dim, unsigned char* scratch) {
     k_steps = (head_dim + Dot::kGroup - 1) / Dot::kGroup;
     v_steps = (length + Dot::kGroup - 1) / Dot::kGroup;
-    k_panel = (k_steps + 1) * kColumns * 4;
-    v_panel = v_steps * kColumns * 4;
+    k_panel = (k_steps * Dot::kWeightBytes + 4) * kColumns;
+    v_panel = v_steps * kColumns * Dot::kWeightBytes;
     padded = pad_to(length, kColumns);
     int64_t at = 0;
     auto take = [&](int64_t size) {
@@ -54,15 +54,13 @@ inline void quantize_row(const float* x, int64_t n, float inv_scale, int8_t* y) 
 template <class Dot>
 void pack_key(const void* key, int64_t head_dim, unsigned char* panel, int64_t column) {
   constexpr int64_t C = Dot::kVectors * 16;
-  unsigned char* to = panel + C * 4 + column * 4;
+  constexpr int64_t kStep = C * Dot::kWeightBytes;
+  unsigned char* to = panel + C * 4 + column * Dot::kWeightBytes;
   if constexpr (Dot::kGroup == 1) {
-    for (int64_t c = 0; c < head_dim; ++c) memcpy(to + c * C * 4, (const float*)key + c, 4);
+    for (int64_t c = 0; c < head_dim; ++c) memcpy(to + c * kStep, (const float*)key + c, 4);
   } else if constexpr (Dot::kGroup == 2) {
     const int8_t* row = (const int8_t*)key;
-    for (int64_t c = 0; c < head_dim; ++c) {
-      int16_t value = row[c];
-      memcpy(to + c / 2 * C * 4 + c % 2 * 2, &value, 2);
-    }
+    for (int64_t c = 0; c < head_dim; ++c) to[c / 2 * kStep + c % 2] = (unsigned char)row[c];
   } else {
     const int8_t* row = (const int8_t*)key;
     int32_t sum = 0;
@@ -70,8 +68,8 @@ void pack_key(const void* key, int64_t head_dim, unsigned char* panel, int64_t c
     sum *= -128;
     memcpy(panel + column * 4, &sum, 4);
     int64_t whole = head_dim / 4;
-    for (int64_t s = 0; s < whole; ++s) memcpy(to + s * C * 4, row + s * 4, 4);
-    for (int64_t c = whole * 4; c < head_dim; ++c) to[whole * C * 4 + c % 4] = (unsigned char)row[c];
+    for (int64_t s = 0; s < whole; ++s) memcpy(to + s * kStep, row + s * 4, 4);
+    for (int64_t c = whole * 4; c < head_dim; ++c) to[whole * kStep + c % 4] = (unsigned char)row[c];
   }
 }
 
@@ -80,7 +78,7 @@ template <class Dot>
 void pack_values(const void* const* row, int64_t head_dim, unsigned char* v, int64_t v_panel, int64_t step) {
   constexpr int64_t C = Dot::kVectors * 16;
   by_lanes(head_dim, [&](int64_t c, auto lanes) {
-    unsigned char* to = v + c / C * v_panel + (step * C + c % C) * 4;
+    unsigned char* to = v + c / C * v_panel + (step * C + c % C) * Dot::kWeightBytes;
     if constexpr (Dot::kGroup == 1) {
       store((float*)to, load((const float*)row[0] + c, lanes), Whole{});
     } else {
@@ -88,8 +86,8 @@ void pack_values(const void* const* row, int64_t head_dim, unsigned char* v, int
       for (int t = 0; t < Dot::kGroup; ++t)
         x[t] = row[t] != nullptr ? load_bytes((const int8_t*)row[t] + c, lanes) : _mm_setzero_si128();
       if constexpr (Dot::kGroup == 2) {
-        _mm256_storeu_si256((__m256i*)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x[0], x[1])));
-        _mm256_storeu_si256((__m256i*)(to + 32), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x[0], x[1])));
+        _mm_storeu_si128((__m128i*)to, _mm_unpacklo_epi8(x[0], x[1]));
+        _mm_storeu_si128((__m128i*)(to + 16), _mm_unpackhi_epi8(x[0], x[1]));
       } else {
         __m128i low01 = _mm_unpacklo_epi8(x[0], x[1]), low23 = _mm_unpacklo_epi8(x[2], x[3]);
         __m128i high01 = _mm_unpackhi_epi8(x[0], x[1]), high23 = _mm_unpackhi_epi8(x[2], x[3]);
@@ -111,7 +109,7 @@ void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key
   for (int64_t j = 0; j < length; ++j) {
     unsigned char* panel = at.k + j / C * at.k_panel;
     if (j % C == 0 && j + C <= length && head_dim % Dot::kGroup != 0)
-      memset(panel + at.k_steps * C * 4, 0, (size_t)C * 4);
+      memset(panel + C * 4 + (at.k_steps - 1) * C * Dot::kWeightBytes, 0, (size_t)C * Dot::kWeightBytes);
     if (Dot::kGroup == 2 && j % C == 0) memset(panel, 0, (size_t)C * 4);  // no compensation
     pack_key<Dot>(key(j), head_dim, panel, j % C);
   }

@@ -1,6 +1,6 @@
 // GEMM on register tiles: y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), requantized when y is 8-bit.
 //
-// Packed weights: panels of `columns` rows of w, each [step][columns][4 bytes] (4 s8, 2 s16 or 1 f32 a step), zeros where n or k end;
+// Packed weights: panels of `columns` rows of w, each [step][columns][4 s8 | 2 s8 | 1 f32], zeros where n or k end;
 // a panel of 8-bit weights starts with [columns] s32: -128 * sum_k w where s8 x is stored as u8 + 128, else 0. k is not blocked: a
 // tile keeps its accumulators in registers over all of k, so a row's result depends on nothing but its own values.
 // Work is split into blocks of tiles x groups of panels; a block copies its rows of x once (cpu/isa.h, slabs).
@@ -15,7 +15,7 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t steps_of(const GemmTile& tile, const GemmDesc& d) { return divide_up(d.k, tile.group); }
 int64_t panel_bytes(const GemmTile& tile, const GemmDesc& d) {
-  return (steps_of(tile, d) + (d.w == DType::s8 ? 1 : 0)) * tile.columns * 4;
+  return (steps_of(tile, d) * tile.weight_bytes + (d.w == DType::s8 ? 4 : 0)) * tile.columns;
 }
 
 template <const GemmTile& tile>
@@ -38,10 +38,7 @@ void pack_s8_panel(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int
       for (int64_t s = 0; s < whole; ++s) std::memcpy(to + (s * tile.columns + j) * 4, row + s * 4, 4);
       if (whole < steps) std::memcpy(to + (whole * tile.columns + j) * 4, row + whole * 4, static_cast<size_t>(d.k - whole * 4));
     } else {
-      for (int64_t i = 0; i < d.k; ++i) {
-        int16_t value = row[i];
-        std::memcpy(to + ((i / 2) * tile.columns + j) * 4 + (i % 2) * 2, &value, 2);
-      }
+      for (int64_t i = 0; i < d.k; ++i) to[(i / 2 * tile.columns + j) * 2 + i % 2] = static_cast<unsigned char>(row[i]);
     }
   }
 }

@@ -62,7 +62,7 @@ void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
 
 template <class Dot>
 constexpr cpu::GemmTile int_tile() {
-  return {Dot::kRows, Dot::kVectors * 16, Dot::kGroup, 4 / Dot::kGroup, Dot::kGroup == 4, copy_rows<Dot>, run_int<Dot>};
+  return {Dot::kRows, Dot::kVectors * 16, Dot::kGroup, Dot::kWeightBytes, Dot::kGroup == 4, copy_rows<Dot>, run_int<Dot>};
 }
 template <class Dot>
 constexpr cpu::GemmTile f32_tile() {

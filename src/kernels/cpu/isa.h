@@ -45,7 +45,7 @@ struct GemmTile {
   int rows;
   int columns;
   int group;         ///< values of k that one dot instruction takes
-  int value_bytes;   ///< of a packed weight, and of a value in a slab
+  int weight_bytes;  ///< of a step of one column
   bool offset_x;     ///< s8 x is stored as u8, + 128; packed weights carry the compensation
   /// Copies `rows` rows of k values into slabs, padded with zeros to whole groups.
   void (*copy)(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned char* slabs);

@@ -1,7 +1,8 @@
 // The register tile shared by GEMM and attention: c[R][16 * vectors] = x . w. Include after a simd_*.h and vector_math.h, and after a Dot.
 //
-// A step takes 4 bytes of each row of x (4 u8, 2 s16 or 1 f32) and 4 bytes of each column of w. x lies in slabs (cpu/isa.h); w is
-// [step][columns][4 bytes]. A Dot names the instruction: Acc, kRows, kVectors, init, broadcast, weights, dot, store.
+// A step takes 4 bytes of each row of x (4 u8, 2 s16 or 1 f32) and as many values of each column of w. x lies in slabs (cpu/isa.h); w
+// is [step][columns][4 u8 | 2 s8 | 1 f32]. A Dot names the instruction: Acc, kRows, kVectors, kGroup (values a step), kWeightBytes (a
+// step and column), init, broadcast, weights, dot, store.
 #pragma once
 
 #include <string.h>
@@ -25,10 +26,10 @@ void accumulate(const unsigned char* slabs, int64_t steps, const unsigned char* 
   for (; steps > 0; steps -= kChunkSteps, slabs += R * cpu::kStride) {
     const unsigned char* x = slabs;
     const unsigned char* end = slabs + 4 * (steps < kChunkSteps ? steps : kChunkSteps);
-    for (; x != end; x += 4, w += V * 64) {
+    for (; x != end; x += 4, w += V * 16 * Dot::kWeightBytes) {
       typename Dot::Acc columns[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) columns[v] = Dot::weights(w + v * 64);
+      for (int v = 0; v < V; ++v) columns[v] = Dot::weights(w + v * 16 * Dot::kWeightBytes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         auto value = Dot::broadcast(x + r * cpu::kStride);

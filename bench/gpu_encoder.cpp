@@ -1,0 +1,246 @@
+// Whole encoders on the GPU: time of graph replays by shape, INT8 beside FP16, the floor, and each step's agreement with the CPU.
+//
+//   octet_bench_gpu FOLDER [--shapes 32x256,1x16] [--repeats N] [--steps] [--check]
+//
+// FOLDER is a Hugging Face folder; random weights of a real shape do (tools/make_random_model.py). The plans are calibrated on random ids.
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+#include <octet/octet.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "api/state.h"
+#include "core/int8.h"
+#include "kernels/device.h"
+
+namespace {
+
+using namespace octet;
+
+struct Shape {
+  int64_t batch, length;
+};
+
+std::vector<Encoding> random_rows(int64_t batch, int64_t length, int64_t vocabulary, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<Encoding> rows(static_cast<size_t>(batch));
+  for (Encoding& row : rows) {
+    for (int64_t t = 0; t < length; ++t) row.ids.push_back(static_cast<int32_t>(2 + random() % static_cast<uint32_t>(vocabulary - 2)));
+    row.type_ids.assign(row.ids.size(), 0);
+  }
+  return rows;
+}
+
+OwnedBatch batch_of(const std::vector<Encoding>& rows) {
+  OwnedBatch batch;
+  for (const Encoding& row : rows) batch.add(row);
+  return batch;
+}
+
+double percentile(std::vector<double> values, double p) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(p * static_cast<double>(values.size() - 1))];
+}
+
+// Replays with rotating inputs; milliseconds as the stream sees them.
+std::vector<double> replay(Executor& executor, const Shape& shape, int64_t vocabulary, int repeats) {
+  std::vector<OwnedBatch> inputs;
+  for (uint32_t i = 0; i < 4; ++i) inputs.push_back(batch_of(random_rows(shape.batch, shape.length, vocabulary, 100 + i)));
+  std::vector<double> samples;
+  double busy = 0;
+  for (int r = -20; r < repeats || busy < 500; ++r) {
+    Batch b = inputs[static_cast<size_t>(r + 20) % inputs.size()].view();
+    executor.bind({b.ids, b.offsets, b.type_ids});
+    double ms = executor.time_replays(1)[0];
+    if (r < 0) continue;
+    samples.push_back(ms);
+    busy += ms;
+  }
+  return samples;
+}
+
+double tops(const Program& program, const Shape& shape) {
+  double macs = 0;
+  for (const Step& step : program.steps) macs += static_cast<double>(shape.batch) * multiply_accumulates(program, step, shape.length);
+  return 2e-12 * macs;
+}
+
+void print_steps(Executor& executor, const Shape& shape, int64_t vocabulary, double peak) {
+  OwnedBatch batch = batch_of(random_rows(shape.batch, shape.length, vocabulary, 5));
+  Batch b = batch.view();
+  executor.bind({b.ids, b.offsets, b.type_ids});
+  executor.run();
+  std::vector<double> times = executor.time_steps(5);
+  const Program& program = executor.program();
+  double total = 0;
+  for (double t : times) total += t;
+  fmt::print("  {:<58} {:<24} {:>8} {:>8} {:>7}\n", "step", "kernel", "us", "TOPS", "% peak");
+  for (size_t i = 0; i < times.size(); ++i) {
+    double work = 2e-12 * static_cast<double>(shape.batch) * multiply_accumulates(program, program.steps[i], shape.length);
+    double rate = work / (times[i] * 1e-3);
+    fmt::print("  {:<58.58} {:<24} {:>8.2f} {:>8.0f} {:>7.1f}\n", program.steps[i].name, program.steps[i].kernel, 1e3 * times[i], rate, 100 * rate / peak);
+  }
+  fmt::print("  sum of steps alone {:.3f} ms\n", total);
+}
+
+// Every step of the GPU plan on the CPU plan's own values: share of equal integers, largest step.
+void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
+  auto pool = std::make_shared<ThreadPool>(0);
+  Executor a(cpu.state()->prepared(), pool, true), b(gpu.state()->prepared(), pool, true);
+  std::mt19937 random(77);
+  OwnedBatch batch;
+  for (int64_t length : {1, 3, 16, 17, 40, 64, 65, 100, 128}) {
+    for (const Encoding& row : random_rows(1, length, vocabulary, random())) batch.add(row);
+  }
+  Batch view = batch.view();
+  a.bind({view.ids, view.offsets, view.type_ids});
+  a.run();
+  b.bind({view.ids, view.offsets, view.type_ids});
+  b.run();
+  const Program &pa = *cpu.state()->program, &pb = *gpu.state()->program;
+  if (pa.steps.size() != pb.steps.size()) {
+    fmt::print("plans differ in steps: {} and {}\n", pa.steps.size(), pb.steps.size());
+    return;
+  }
+  auto to_float = [](const Buffer& buffer, const std::vector<std::byte>& bytes) {
+    std::vector<float> values(bytes.size() / static_cast<size_t>(size_of(buffer.dtype)));
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (buffer.dtype == DType::f16) values[i] = f32_from_f16(reinterpret_cast<const uint16_t*>(bytes.data())[i]);
+      else if (buffer.dtype == DType::f32) values[i] = reinterpret_cast<const float*>(bytes.data())[i];
+      else values[i] = buffer.dtype == DType::u8 ? static_cast<float>(static_cast<uint8_t>(bytes[i])) : static_cast<float>(static_cast<int8_t>(bytes[i]));
+    }
+    return values;
+  };
+  auto convert = [](const std::vector<float>& values, DType type) {
+    std::vector<std::byte> bytes(values.size() * static_cast<size_t>(size_of(type)));
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (type == DType::f16) reinterpret_cast<uint16_t*>(bytes.data())[i] = f16_from_f32(values[i]);
+      else if (type == DType::f32) reinterpret_cast<float*>(bytes.data())[i] = values[i];
+      else bytes[i] = static_cast<std::byte>(static_cast<int8_t>(values[i]));
+    }
+    return bytes;
+  };
+  std::map<std::string, std::pair<double, double>> equal;  // kernel -> equal, all
+  int worst = 0;
+  for (size_t s = 0; s < pb.steps.size(); ++s) {
+    const Step &sa = pa.steps[s], &sb = pb.steps[s];
+    if (std::holds_alternative<PositionsDesc>(sb.desc)) continue;
+    for (size_t i = 0; i < sb.inputs.size(); ++i) {
+      if (sb.inputs[i].buffer < 0) continue;
+      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.inputs[i].buffer)], &bb = pb.buffers[static_cast<size_t>(sb.inputs[i].buffer)];
+      if (ba.dtype == DType::s32) continue;
+      std::vector<std::byte> bytes(static_cast<size_t>(a.elements(sa.inputs[i].buffer) * size_of(ba.dtype)));
+      a.read(sa.inputs[i].buffer, bytes.data());
+      std::vector<std::byte> converted = convert(to_float(ba, bytes), bb.dtype);
+      b.write(sb.inputs[i].buffer, converted.data());
+    }
+    b.run_step(s);
+    for (size_t o = 0; o < sb.outputs.size(); ++o) {
+      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.outputs[o].buffer)], &bb = pb.buffers[static_cast<size_t>(sb.outputs[o].buffer)];
+      std::vector<std::byte> x(static_cast<size_t>(a.elements(sa.outputs[o].buffer) * size_of(ba.dtype))), y(static_cast<size_t>(b.elements(sb.outputs[o].buffer) * size_of(bb.dtype)));
+      a.read(sa.outputs[o].buffer, x.data());
+      b.read(sb.outputs[o].buffer, y.data());
+      std::vector<float> fx = to_float(ba, x), fy = to_float(bb, y);
+      double same = 0, difference = 0, magnitude = 0;
+      for (size_t i = 0; i < fx.size(); ++i) {
+        same += fx[i] == fy[i];
+        difference = std::max(difference, std::fabs(double{fx[i]} - fy[i]));
+        magnitude = std::max(magnitude, std::fabs(double{fx[i]}));
+        if (std::isnan(fy[i])) difference = 1e30;
+      }
+      bool integer = bb.dtype == DType::s8;
+      if (integer) {
+        equal[sb.kernel].first += same;
+        equal[sb.kernel].second += static_cast<double>(fx.size());
+        worst = std::max(worst, static_cast<int>(std::min(difference, 255.0)));
+      }
+      bool bad = integer ? difference > 1 || same < 0.99 * static_cast<double>(fx.size()) : difference > 4e-3 * std::max(1.0, magnitude);
+      if (bad)
+        fmt::print("  BAD {} [{}] -> {}: equal {:.5f}, max difference {} of {}\n", sb.name, sb.kernel, bb.value.substr(0, 60), same / static_cast<double>(fx.size()), difference, magnitude);
+    }
+  }
+  for (const auto& [kernel, counts] : equal) fmt::print("  {:<28} equal integers {:.6f} of {:.0f}\n", kernel, counts.first / counts.second, counts.second);
+  fmt::print("  largest difference {} step\n", worst);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (argc < 2) {
+      fmt::print(stderr, "octet_bench_gpu FOLDER [--shapes 32x256,1x16] [--repeats N] [--steps] [--check]\n");
+      return 64;
+    }
+    std::string shapes_text = "32x256,1x16,1x128,1x512,8x128,32x128,128x128,32x512";
+    int repeats = 200;
+    bool steps = false, check = false;
+    for (int i = 2; i < argc; ++i) {
+      std::string flag = argv[i];
+      if (flag == "--shapes" && i + 1 < argc) shapes_text = argv[++i];
+      else if (flag == "--repeats" && i + 1 < argc) repeats = std::atoi(argv[++i]);
+      else if (flag == "--steps") steps = true;
+      else if (flag == "--check") check = true;
+    }
+    std::vector<Shape> shapes;
+    std::stringstream list(shapes_text);
+    for (std::string item; std::getline(list, item, ',');) {
+      size_t x = item.find('x');
+      shapes.push_back({std::atoll(item.c_str()), std::atoll(item.c_str() + x + 1)});
+    }
+    const kernels::device::Info& device = kernels::device::find_device();
+    fmt::print("{} ({} SMs, driver CUDA {})\n", device.present ? device.name : device.reason, device.target.sm_count, device.driver);
+    auto begin = std::chrono::steady_clock::now();
+    auto seconds = [&] {
+      auto now = std::chrono::steady_clock::now();
+      double s = std::chrono::duration<double>(now - begin).count();
+      begin = now;
+      return s;
+    };
+    Model model = Model::load(argv[1], {.check_finite = false});
+    fmt::print("load {:.2f} s\n", seconds());
+    int64_t vocabulary = model.info().vocabulary;
+    std::vector<Encoding> rows = random_rows(16, 64, vocabulary, 3);
+    Calibration calibration = calibrate(model, rows, {.samples = 16});
+    fmt::print("calibrate {:.2f} s\n", seconds());
+    Plan int8 = compile(model, {.precision = Precision::int8, .device = "cuda", .calibration = calibration});
+    fmt::print("compile INT8 {:.2f} s\n", seconds());
+    Plan fp16 = compile(model, {.precision = Precision::fp16, .device = "cuda"});
+    fmt::print("compile FP16 {:.2f} s\n", seconds());
+    if (check) {
+      Plan cpu = compile(model, {.precision = Precision::int8, .device = "cpu", .calibration = calibration});
+      fmt::print("INT8 against the CPU plan, each step on the CPU's values\n");
+      check_steps(int8, cpu, vocabulary);
+      Plan cpu_float = compile(model, {.precision = Precision::fp32, .device = "cpu"});
+      fmt::print("FP16 against the CPU's FP32 plan, each step on the CPU's values\n");
+      check_steps(fp16, cpu_float, vocabulary);
+    }
+    auto pool = std::make_shared<ThreadPool>(1);
+    Executor a(int8.state()->prepared(), pool), b(fp16.state()->prepared(), pool);
+    fmt::print("{:<10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9}\n", "shape", "INT8 ms", "5p", "95p", "FP16 ms", "INT8 x", "TOPS", "arena MB");
+    for (const Shape& shape : shapes) {
+      std::vector<double> x = replay(a, shape, vocabulary, repeats), y = replay(b, shape, vocabulary, repeats);
+      double median = percentile(x, 0.5), half = percentile(y, 0.5);
+      fmt::print("{:<10} {:>9.4f} {:>9.4f} {:>9.4f} {:>9.4f} {:>8.2f} {:>8.0f} {:>9.1f}\n", fmt::format("{}x{}", shape.batch, shape.length), median,
+                 percentile(x, 0.05), percentile(x, 0.95), half, half / median, tops(*int8.state()->program, shape) / (median * 1e-3),
+                 static_cast<double>(a.arena_bytes()) / 1e6);
+    }
+    if (steps)
+      for (const Shape& shape : {shapes.front(), shapes.back()}) {
+        fmt::print("INT8 {}x{} by step, each alone\n", shape.batch, shape.length);
+        print_steps(a, shape, vocabulary, 1979);
+        fmt::print("FP16 {}x{} by step, each alone\n", shape.batch, shape.length);
+        print_steps(b, shape, vocabulary, 989);
+      }
+    return 0;
+  } catch (const octet::Error& error) {
+    fmt::print(stderr, "octet_bench_gpu: {}\n", error.what());
+    return error.code() == octet::ErrorCode::internal ? 1 : 2;
+  }
+}

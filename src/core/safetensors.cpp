@@ -21,11 +21,12 @@ struct DTypeName {
   DType dtype;
   std::string_view name;
 };
-constexpr DTypeName kDTypes[] = {{DType::f64, "F64"}, {DType::f32, "F32"}, {DType::f16, "F16"}, {DType::bf16, "BF16"},
-                                 {DType::s64, "I64"}, {DType::s32, "I32"}, {DType::s16, "I16"}, {DType::s8, "I8"},
-                                 {DType::u8, "U8"},   {DType::boolean, "BOOL"}};
+constexpr DTypeName kDTypes[] = {
+    {DType::f64, "F64"}, {DType::f32, "F32"}, {DType::f16, "F16"}, {DType::bf16, "BF16"}, {DType::s64, "I64"},
+    {DType::s32, "I32"}, {DType::s16, "I16"}, {DType::s8, "I8"},   {DType::u8, "U8"},     {DType::boolean, "BOOL"}};
 /// Types of the format that octet has no use for.
-constexpr std::string_view kOtherDTypes[] = {"U16", "U32", "U64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "C64"};
+constexpr std::string_view kOtherDTypes[] = {"U16",     "U32", "U64",     "F8_E4M3", "F8_E5M2",
+                                             "F8_E8M0", "F4",  "F6_E2M3", "F6_E3M2", "C64"};
 
 std::string_view format_name(DType dtype) {
   for (const DTypeName& entry : kDTypes)
@@ -37,7 +38,9 @@ std::string_view format_name(DType dtype) {
 struct Source {
   const std::string& where;
   [[noreturn]] void corrupt(const std::string& what, const std::string& expected, uint64_t byte) const {
-    fail(ErrorCode::corrupt, {.what = what, .expected = expected, .where = "in " + where + ", byte " + std::to_string(byte),
+    fail(ErrorCode::corrupt, {.what = what,
+                              .expected = expected,
+                              .where = "in " + where + ", byte " + std::to_string(byte),
                               .hint = "the file is damaged or incomplete; fetch or write it again"});
   }
 };
@@ -46,7 +49,8 @@ struct Source {
 nlohmann::json parse_header(std::string_view text, const Source& source) {
   std::vector<std::set<std::string>> keys;
   auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    if (depth > 8) source.corrupt("cannot read the safetensors header", "expected at most 8 nested levels", kLengthBytes);
+    if (depth > 8)
+      source.corrupt("cannot read the safetensors header", "expected at most 8 nested levels", kLengthBytes);
     using Event = nlohmann::json::parse_event_t;
     if (event == Event::object_start) {
       keys.resize(static_cast<size_t>(depth) + 1);
@@ -62,7 +66,8 @@ nlohmann::json parse_header(std::string_view text, const Source& source) {
   try {
     return nlohmann::json::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::parse_error& error) {
-    source.corrupt("cannot read the safetensors header", std::string("expected JSON: ") + error.what(), kLengthBytes + (error.byte > 0 ? error.byte - 1 : 0));  // theirs counts from 1
+    source.corrupt("cannot read the safetensors header", std::string("expected JSON: ") + error.what(),
+                   kLengthBytes + (error.byte > 0 ? error.byte - 1 : 0));  // theirs counts from 1
   } catch (const nlohmann::json::exception& error) {
     source.corrupt("cannot read the safetensors header", std::string("expected JSON: ") + error.what(), kLengthBytes);
   }
@@ -96,9 +101,11 @@ Entry parse_entry(const std::string& name, const nlohmann::json& value, const So
   const nlohmann::json& dtype = value["dtype"];
   require(dtype.is_string(), "expected dtype to be a string");
   const auto& dtype_name = dtype.get_ref<const std::string&>();
-  auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const DTypeName& d) { return d.name == dtype_name; });
+  auto known =
+      std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const DTypeName& d) { return d.name == dtype_name; });
   if (known == std::end(kDTypes)) {
-    std::string expected = "expected dtype F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, got " + dtype_name.substr(0, 40);
+    std::string expected =
+        "expected dtype F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, got " + dtype_name.substr(0, 40);
     if (std::find(std::begin(kOtherDTypes), std::end(kOtherDTypes), dtype_name) != std::end(kOtherDTypes))
       fail(ErrorCode::unsupported, {.what = what, .expected = expected, .where = "in " + source.where});
     source.corrupt(what, expected, kLengthBytes);
@@ -120,9 +127,9 @@ Entry parse_entry(const std::string& name, const nlohmann::json& value, const So
   require(offsets.is_array() && offsets.size() == 2, "expected data_offsets to be [begin, end]");
   std::optional<uint64_t> begin = unsigned_value(offsets[0]), end = unsigned_value(offsets[1]);
   require(begin && end && *begin <= *end, "expected 0 <= begin <= end, got data_offsets " + offsets.dump());
-  require(*end - *begin == static_cast<uint64_t>(bytes),
-          "expected " + std::to_string(bytes) + " bytes for " + dtype_name + to_string(entry.shape) + ", got " +
-              std::to_string(*end - *begin));
+  require(*end - *begin == static_cast<uint64_t>(bytes), "expected " + std::to_string(bytes) + " bytes for " +
+                                                             dtype_name + to_string(entry.shape) + ", got " +
+                                                             std::to_string(*end - *begin));
   entry.begin = *begin;
   entry.end = *end;
   return entry;
@@ -139,19 +146,23 @@ Tensor view_or_copy(const Entry& entry, const MappedFile& file, const std::byte*
 
 }  // namespace
 
-Safetensors read_safetensors(const std::filesystem::path& path) { return parse_safetensors(map_file(path), path.string()); }
+Safetensors read_safetensors(const std::filesystem::path& path) {
+  return parse_safetensors(map_file(path), path.string());
+}
 
 Safetensors parse_safetensors(const MappedFile& file, const std::string& where) {
   Source source{where};
   uint64_t size = file.bytes.size();
   if (size < kLengthBytes)
-    source.corrupt("cannot read the safetensors header", "expected 8 bytes of header length, got a file of " + std::to_string(size), size);
+    source.corrupt("cannot read the safetensors header",
+                   "expected 8 bytes of header length, got a file of " + std::to_string(size), size);
   uint64_t length = 0;
   std::memcpy(&length, file.bytes.data(), kLengthBytes);  // little-endian, like every machine octet runs on
   if (length > kMaxHeader || length > size - kLengthBytes)
     source.corrupt("cannot read the safetensors header",
-                   "expected a header of at most " + std::to_string(std::min(kMaxHeader, size - kLengthBytes)) + " bytes, got " +
-                       std::to_string(length), 0);
+                   "expected a header of at most " + std::to_string(std::min(kMaxHeader, size - kLengthBytes)) +
+                       " bytes, got " + std::to_string(length),
+                   0);
   std::string_view text(reinterpret_cast<const char*>(file.bytes.data()) + kLengthBytes, length);
   nlohmann::json header = parse_header(text, source);
   if (!header.is_object()) source.corrupt("cannot read the safetensors header", "expected a JSON object", kLengthBytes);
@@ -160,7 +171,8 @@ Safetensors parse_safetensors(const MappedFile& file, const std::string& where) 
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
     if (name == "__metadata__") {
-      if (!value.is_object()) source.corrupt("cannot read the safetensors metadata", "expected an object of strings", kLengthBytes);
+      if (!value.is_object())
+        source.corrupt("cannot read the safetensors metadata", "expected an object of strings", kLengthBytes);
       for (const auto& [key, text_value] : value.items()) {
         if (!text_value.is_string())
           source.corrupt("cannot read the safetensors metadata", "expected a string for \"" + key + "\"", kLengthBytes);
@@ -171,24 +183,28 @@ Safetensors parse_safetensors(const MappedFile& file, const std::string& where) 
     }
   }
 
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry& a, const Entry& b) { return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name); });
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
   uint64_t data_start = kLengthBytes + length, data_size = size - data_start, position = 0;
   for (const Entry& entry : entries) {
     if (entry.begin != position)
-      source.corrupt("cannot read tensor " + entry.name,
-                     std::string(entry.begin < position ? "it overlaps the tensor before it" : "there is a hole before it") +
-                         ": expected begin " + std::to_string(position) + ", got " + std::to_string(entry.begin),
-                     data_start + position);
+      source.corrupt(
+          "cannot read tensor " + entry.name,
+          std::string(entry.begin < position ? "it overlaps the tensor before it" : "there is a hole before it") +
+              ": expected begin " + std::to_string(position) + ", got " + std::to_string(entry.begin),
+          data_start + position);
     if (entry.end > data_size)
-      source.corrupt("cannot read tensor " + entry.name,
-                     "expected it to end within " + std::to_string(data_size) + " bytes of data, got " + std::to_string(entry.end),
-                     size);
+      source.corrupt(
+          "cannot read tensor " + entry.name,
+          "expected it to end within " + std::to_string(data_size) + " bytes of data, got " + std::to_string(entry.end),
+          size);
     position = entry.end;
   }
   if (position != data_size)
     source.corrupt("cannot read " + where,
-                   "expected " + std::to_string(position) + " bytes of data, got " + std::to_string(data_size), data_start + position);
+                   "expected " + std::to_string(position) + " bytes of data, got " + std::to_string(data_size),
+                   data_start + position);
   for (Entry& entry : entries)
     result.tensors.emplace(entry.name, view_or_copy(entry, file, file.bytes.data() + data_start + entry.begin));
   return result;
@@ -204,11 +220,13 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<std:
   std::set<std::string> names;
   for (const auto& entry : tensors) {
     if (entry.first == "__metadata__" || !names.insert(entry.first).second)
-      fail(ErrorCode::invalid_argument, {.what = "cannot write " + path.string(),
-                                         .expected = "expected tensor names to differ, got \"" + entry.first + "\" again"});
+      fail(ErrorCode::invalid_argument,
+           {.what = "cannot write " + path.string(),
+            .expected = "expected tensor names to differ, got \"" + entry.first + "\" again"});
     order.push_back(&entry);
   }
-  std::stable_sort(order.begin(), order.end(), [&](auto* a, auto* b) { return alignment(a->second) > alignment(b->second); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](auto* a, auto* b) { return alignment(a->second) > alignment(b->second); });
 
   std::string header;
   try {
@@ -219,13 +237,15 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<std:
       const Tensor& tensor = entry->second;
       header += std::string(header.size() > 1 ? "," : "") + nlohmann::json(entry->first).dump() + ":{\"dtype\":\"" +
                 std::string(format_name(tensor.dtype())) + "\",\"shape\":" + nlohmann::json(tensor.shape()).dump() +
-                ",\"data_offsets\":[" + std::to_string(position) + "," + std::to_string(position + tensor.bytes()) + "]}";
+                ",\"data_offsets\":[" + std::to_string(position) + "," + std::to_string(position + tensor.bytes()) +
+                "]}";
       position += tensor.bytes();
     }
     header += "}";
   } catch (const nlohmann::json::exception& error) {
-    fail(ErrorCode::invalid_argument, {.what = "cannot write " + path.string(),
-                                       .expected = std::string("expected names and metadata in UTF-8: ") + error.what()});
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot write " + path.string(),
+          .expected = std::string("expected names and metadata in UTF-8: ") + error.what()});
   }
   header.resize((kLengthBytes + header.size() + kAlignment - 1) / kAlignment * kAlignment - kLengthBytes, ' ');
 

@@ -15,9 +15,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMaxSize = int64_t{1} << 31;     // any single size
+constexpr int64_t kMaxSize = int64_t{1} << 31;  // any single size
 constexpr int64_t kMaxLabels = 1'000'000;
-constexpr int64_t kMaxLayers = 1024;                // a graph has a dozen nodes for each
+constexpr int64_t kMaxLayers = 1024;  // a graph has a dozen nodes for each
 
 /// The defaults of the configuration class of a family. Unknown types get BERT's; they are refused later, with a list.
 struct Defaults {
@@ -30,74 +30,110 @@ constexpr Defaults kRobertaDefaults{50265, 512, 2, 1, 1e-12};
 int64_t size_value(const json& object, const char* key, int64_t fallback, int64_t least, const std::string& where) {
   auto value = json_get_or<int64_t>(object, key, fallback, where);
   if (value < least || value > kMaxSize)
-    fail(ErrorCode::corrupt, {.what = std::string("impossible value of ") + key,
-                              .expected = "expected " + std::to_string(least) + " to 2^31, got " + std::to_string(value),
-                              .where = "in " + where});
+    fail(ErrorCode::corrupt,
+         {.what = std::string("impossible value of ") + key,
+          .expected = "expected " + std::to_string(least) + " to 2^31, got " + std::to_string(value),
+          .where = "in " + where});
   return value;
 }
 
 std::string activation(const std::string& written, const std::string& where) {
   // Hugging Face has several names for the same function; what differs only in rounding is one here.
-  static const std::map<std::string, std::string> known = {
-      {"gelu", "gelu"},         {"gelu_python", "gelu"},           {"gelu_new", "gelu_new"}, {"gelu_pytorch_tanh", "gelu_new"},
-      {"gelu_fast", "gelu_new"}, {"gelu_accurate", "gelu_new"},    {"gelu_python_tanh", "gelu_new"},
-      {"relu", "relu"},         {"tanh", "tanh"}};
+  static const std::map<std::string, std::string> known = {{"gelu", "gelu"},
+                                                           {"gelu_python", "gelu"},
+                                                           {"gelu_new", "gelu_new"},
+                                                           {"gelu_pytorch_tanh", "gelu_new"},
+                                                           {"gelu_fast", "gelu_new"},
+                                                           {"gelu_accurate", "gelu_new"},
+                                                           {"gelu_python_tanh", "gelu_new"},
+                                                           {"relu", "relu"},
+                                                           {"tanh", "tanh"}};
   auto found = known.find(written);
   if (found == known.end()) {
     std::string names;
     for (const auto& entry : known) names += (names.empty() ? "" : ", ") + entry.first;
     fail(ErrorCode::unsupported, {.what = "cannot build a model with hidden_act \"" + written.substr(0, 80) + "\"",
-                                  .expected = "expected one of " + names, .where = "in " + where});
+                                  .expected = "expected one of " + names,
+                                  .where = "in " + where});
   }
   return found->second;
 }
 
-bool ends_with(std::string_view text, std::string_view end) { return text.size() >= end.size() && text.substr(text.size() - end.size()) == end; }
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
 
 std::optional<Head> head_of(const std::vector<std::string>& architectures, const std::string& where) {
   if (architectures.empty()) return std::nullopt;
   const std::string& architecture = architectures.front();
   static constexpr std::pair<std::string_view, Head> kEndings[] = {
-      {"ForSequenceClassification", Head::sequence_classification}, {"ForTokenClassification", Head::token_classification},
-      {"ForQuestionAnswering", Head::question_answering},           {"ForMaskedLM", Head::encoder},
-      {"ForPreTraining", Head::encoder},                            {"Model", Head::encoder}};
+      {"ForSequenceClassification", Head::sequence_classification},
+      {"ForTokenClassification", Head::token_classification},
+      {"ForQuestionAnswering", Head::question_answering},
+      {"ForMaskedLM", Head::encoder},
+      {"ForPreTraining", Head::encoder},
+      {"Model", Head::encoder}};
   for (const auto& [ending, head] : kEndings)
     if (ends_with(architecture, ending)) return head;
-  fail(ErrorCode::unsupported,
-       {.what = "cannot build the architecture " + architecture.substr(0, 100),
-        .expected = "expected ...ForSequenceClassification, ...ForTokenClassification, ...ForQuestionAnswering, ...ForMaskedLM, "
-                    "...ForPreTraining or ...Model (the last three give the bare encoder)",
-        .where = "in " + where});
+  fail(
+      ErrorCode::unsupported,
+      {.what = "cannot build the architecture " + architecture.substr(0, 100),
+       .expected =
+           "expected ...ForSequenceClassification, ...ForTokenClassification, ...ForQuestionAnswering, ...ForMaskedLM, "
+           "...ForPreTraining or ...Model (the last three give the bare encoder)",
+       .where = "in " + where});
+}
+
+/// id -> label, from id2label or, where that is missing, from label2id.
+std::map<int64_t, std::string> label_names(const json& object, const std::string& where) {
+  std::map<int64_t, std::string> names;
+  auto wrong = [&](const char* key, const std::string& expected) {
+    fail(ErrorCode::corrupt, {.what = std::string("cannot read ") + key, .expected = expected, .where = "in " + where});
+  };
+  auto present = [&](const char* key) {
+    auto found = object.find(key);
+    if (found == object.end() || found->is_null()) return false;
+    if (!found->is_object()) wrong(key, "expected an object");
+    return true;
+  };
+  if (present("id2label")) {
+    for (const auto& [key, value] : object["id2label"].items()) {
+      bool digits = !key.empty() && key.size() <= 9 &&
+                    std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+      if (!digits) wrong("id2label", "expected ids 0, 1, 2 ..., got \"" + key.substr(0, 40) + "\"");
+      // Labels may be numbers ("0": 0).
+      if (!value.is_string() && !value.is_number())
+        wrong("id2label", "expected a label for id " + key + ", got " + value.type_name());
+      if (!names.emplace(std::stoll(key), value.is_string() ? value.get<std::string>() : value.dump()).second)
+        wrong("id2label", "id " + key + " occurs twice");
+    }
+  } else if (present("label2id")) {
+    for (const auto& [label, value] : object["label2id"].items()) {
+      if (!value.is_number_integer()) wrong("label2id", "expected an id for label " + label.substr(0, 80));
+      if (!names.emplace(value.get<int64_t>(), label).second) wrong("label2id", "id " + value.dump() + " occurs twice");
+    }
+  }
+  if (!names.empty() && (names.begin()->first != 0 || names.rbegin()->first != static_cast<int64_t>(names.size()) - 1))
+    wrong("id2label", "expected ids 0 to " + std::to_string(names.size() - 1) + " without gaps, got " +
+                          std::to_string(names.begin()->first) + " to " + std::to_string(names.rbegin()->first));
+  return names;
 }
 
 void read_labels(const json& object, ModelConfig& config, const std::string& where) {
-  auto found = object.find("id2label");
-  std::map<int64_t, std::string> names;
-  if (found != object.end() && !found->is_null()) {
-    auto wrong = [&](const std::string& expected) {
-      fail(ErrorCode::corrupt, {.what = "cannot read id2label", .expected = expected, .where = "in " + where});
-    };
-    if (!found->is_object()) wrong("expected an object of id: label");
-    for (const auto& [key, value] : found->items()) {
-      bool digits = !key.empty() && key.size() <= 9 && std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
-      if (!digits) wrong("expected ids 0, 1, 2 ..., got \"" + key.substr(0, 40) + "\"");
-      // Labels may be numbers ("0": 0).
-      std::string text = value.is_string() ? value.get<std::string>() : value.is_number() ? value.dump() : "";
-      if (!value.is_string() && !value.is_number()) wrong("expected a label for id " + key + ", got " + value.type_name());
-      if (!names.emplace(std::stoll(key), text).second) wrong("id " + key + " occurs twice");
-    }
-    if (!names.empty() && names.rbegin()->first != static_cast<int64_t>(names.size()) - 1)
-      wrong("expected ids 0 to " + std::to_string(names.size() - 1) + " without gaps, got " + std::to_string(names.rbegin()->first));
-  }
+  std::map<int64_t, std::string> names = label_names(object, where);
   for (auto& [id, text] : names) config.labels.push_back(text);
   auto count = size_value(object, "num_labels", names.empty() ? 2 : static_cast<int64_t>(names.size()), 1, where);
   if (count > kMaxLabels)
-    fail(ErrorCode::corrupt, {.what = "impossible value of num_labels", .expected = "expected at most 1000000, got " + std::to_string(count), .where = "in " + where});
+    fail(ErrorCode::corrupt, {.what = "impossible value of num_labels",
+                              .expected = "expected at most 1000000, got " + std::to_string(count),
+                              .where = "in " + where});
   set_num_labels(config, count);
 }
 
 /// The file a module of modules.json describes itself in.
-json module_config(const std::filesystem::path& folder, const std::string& relative) { return read_json(folder / relative / "config.json"); }
+json module_config(const std::filesystem::path& folder, const std::string& relative) {
+  return read_json(folder / relative / "config.json");
+}
 
 struct Module {
   std::string path;
@@ -110,13 +146,17 @@ std::vector<Module> read_modules(const std::filesystem::path& folder) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(path, ignored)) return modules;
   json list = read_json(path);
-  if (!list.is_array()) fail(ErrorCode::corrupt, {.what = "cannot read the modules", .expected = "expected a list", .where = "in " + path.string()});
+  if (!list.is_array())
+    fail(ErrorCode::corrupt,
+         {.what = "cannot read the modules", .expected = "expected a list", .where = "in " + path.string()});
   for (const json& item : list) {
     auto type = json_get<std::string>(item, "type", path.string());
     auto relative = json_get_or<std::string>(item, "path", "", path.string());
     std::filesystem::path checked(relative);
     if (checked.is_absolute() || std::find(checked.begin(), checked.end(), "..") != checked.end())
-      fail(ErrorCode::corrupt, {.what = "cannot read module " + type, .expected = "expected a path inside the folder, got " + relative, .where = "in " + path.string()});
+      fail(ErrorCode::corrupt, {.what = "cannot read module " + type,
+                                .expected = "expected a path inside the folder, got " + relative,
+                                .where = "in " + path.string()});
     modules.push_back({relative, type.substr(type.rfind('.') + 1)});
   }
   return modules;
@@ -128,7 +168,10 @@ Pooling read_pooling(const json& object, const std::string& where) {
   auto mode = object.find("pooling_mode");
   if (mode != object.end() && mode->is_string()) {
     auto word = mode->get<std::string>();
-    on.push_back("pooling_mode_" + word + (word == "cls" ? "_token" : word == "mean" || word == "max" ? "_tokens" : ""));
+    on.push_back("pooling_mode_" + word +
+                 (word == "cls"                     ? "_token"
+                  : word == "mean" || word == "max" ? "_tokens"
+                                                    : ""));
   } else if (object.is_object()) {
     for (const auto& [key, value] : object.items())
       if (key.starts_with("pooling_mode_") && value.is_boolean() && value.get<bool>()) on.push_back(key);
@@ -140,9 +183,10 @@ Pooling read_pooling(const json& object, const std::string& where) {
     if (on[0] == "pooling_mode_cls_token") return Pooling::cls;
     if (on[0] == "pooling_mode_max_tokens") return Pooling::max;
   }
-  fail(ErrorCode::unsupported, {.what = "cannot build this pooling",
-                                .expected = "expected one of mean_tokens, cls_token, max_tokens, got " + (found.empty() ? "none" : found),
-                                .where = "in " + where});
+  fail(ErrorCode::unsupported,
+       {.what = "cannot build this pooling",
+        .expected = "expected one of mean_tokens, cls_token, max_tokens, got " + (found.empty() ? "none" : found),
+        .where = "in " + where});
 }
 
 }  // namespace
@@ -176,7 +220,9 @@ void set_num_labels(ModelConfig& config, int64_t count) {
 
 ModelConfig parse_config(std::string_view text, const std::string& where) {
   json object = parse_json(text, where);
-  if (!object.is_object()) fail(ErrorCode::corrupt, {.what = "cannot read the configuration", .expected = "expected a JSON object", .where = "in " + where});
+  if (!object.is_object())
+    fail(ErrorCode::corrupt,
+         {.what = "cannot read the configuration", .expected = "expected a JSON object", .where = "in " + where});
   ModelConfig config;
   config.model_type = json_get_or<std::string>(object, "model_type", "", where);
   config.architectures = json_get_or<std::vector<std::string>>(object, "architectures", {}, where);
@@ -191,12 +237,17 @@ ModelConfig parse_config(std::string_view text, const std::string& where) {
   config.pad_token_id = size_value(object, "pad_token_id", defaults.pad_token_id, 0, where);
   config.layer_norm_eps = json_get_or<double>(object, "layer_norm_eps", defaults.layer_norm_eps, where);
   if (config.num_layers > kMaxLayers)
-    fail(ErrorCode::corrupt, {.what = "impossible value of num_hidden_layers", .expected = "expected at most 1024, got " + std::to_string(config.num_layers), .where = "in " + where});
+    fail(ErrorCode::corrupt, {.what = "impossible value of num_hidden_layers",
+                              .expected = "expected at most 1024, got " + std::to_string(config.num_layers),
+                              .where = "in " + where});
   if (!(config.layer_norm_eps >= 0 && config.layer_norm_eps < 1))
-    fail(ErrorCode::corrupt, {.what = "impossible value of layer_norm_eps", .expected = "expected 0 to 1, got " + std::to_string(config.layer_norm_eps), .where = "in " + where});
+    fail(ErrorCode::corrupt, {.what = "impossible value of layer_norm_eps",
+                              .expected = "expected 0 to 1, got " + std::to_string(config.layer_norm_eps),
+                              .where = "in " + where});
   if (config.hidden_size % config.num_heads != 0)
     fail(ErrorCode::corrupt, {.what = "cannot split hidden_size over the attention heads",
-                              .expected = "expected a multiple of " + std::to_string(config.num_heads) + ", got " + std::to_string(config.hidden_size),
+                              .expected = "expected a multiple of " + std::to_string(config.num_heads) + ", got " +
+                                          std::to_string(config.hidden_size),
                               .where = "in " + where});
   config.problem_type = json_get_or<std::string>(object, "problem_type", "", where);
   read_labels(object, config, where);
@@ -207,9 +258,12 @@ ModelConfig parse_config(std::string_view text, const std::string& where) {
   config.head = head_of(config.architectures, where);
   auto positions = json_get_or<std::string>(object, "position_embedding_type", "absolute", where);
   if (positions != "absolute")
-    fail(ErrorCode::unsupported, {.what = "cannot build position_embedding_type \"" + positions.substr(0, 80) + "\"", .expected = "expected \"absolute\"", .where = "in " + where});
+    fail(ErrorCode::unsupported, {.what = "cannot build position_embedding_type \"" + positions.substr(0, 80) + "\"",
+                                  .expected = "expected \"absolute\"",
+                                  .where = "in " + where});
   if (json_get_or<bool>(object, "is_decoder", false, where))
-    fail(ErrorCode::unsupported, {.what = "cannot build a decoder", .expected = "expected is_decoder to be false", .where = "in " + where});
+    fail(ErrorCode::unsupported,
+         {.what = "cannot build a decoder", .expected = "expected is_decoder to be false", .where = "in " + where});
   return config;
 }
 
@@ -222,7 +276,8 @@ std::filesystem::path transformer_folder(const std::filesystem::path& folder) {
 ModelConfig read_config(const std::filesystem::path& folder) {
   std::error_code ignored;
   if (!std::filesystem::exists(folder, ignored))
-    fail(ErrorCode::not_found, {.what = "cannot open the model folder " + folder.string(), .expected = "it does not exist"});
+    fail(ErrorCode::not_found,
+         {.what = "cannot open the model folder " + folder.string(), .expected = "it does not exist"});
   if (!std::filesystem::is_directory(folder, ignored))
     fail(ErrorCode::invalid_argument, {.what = "cannot read " + folder.string() + " as a Hugging Face folder",
                                        .expected = "expected a folder with config.json and the weights, got a file"});
@@ -244,8 +299,10 @@ ModelConfig read_config(const std::filesystem::path& folder) {
     } else if (module.type == "Normalize") {
       sentence.normalize = true;
     } else {
-      fail(ErrorCode::unsupported, {.what = "cannot build the sentence-transformers module " + module.type.substr(0, 80),
-                                    .expected = "expected Transformer, one Pooling, Normalize", .where = "in " + (folder / "modules.json").string()});
+      fail(ErrorCode::unsupported,
+           {.what = "cannot build the sentence-transformers module " + module.type.substr(0, 80),
+            .expected = "expected Transformer, one Pooling, Normalize",
+            .where = "in " + (folder / "modules.json").string()});
     }
   }
   if (!pooled) return config;  // a folder of token embeddings: the bare encoder

@@ -11,22 +11,25 @@ namespace octet::hf {
 namespace {
 
 /// Types that folder names may tell, besides those that are known, so that "distilbert" is not taken for "bert".
-constexpr std::string_view kOtherTypes[] = {"albert", "bart", "camembert", "convbert", "deberta", "distilbert", "electra", "ernie", "flaubert", "funnel", "ibert",
-                                            "layoutlm", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet", "nezha", "nomic_bert", "qdqbert", "rembert", "roformer",
-                                            "squeezebert", "visual_bert", "xlm-roberta", "xlnet"};
+constexpr std::string_view kOtherTypes[] = {
+    "albert",     "bart",        "camembert",   "convbert",    "deberta",    "distilbert", "electra",
+    "ernie",      "flaubert",    "funnel",      "ibert",       "layoutlm",   "longformer", "megatron-bert",
+    "mobilebert", "modernbert",  "mpnet",       "nezha",       "nomic_bert", "qdqbert",    "rembert",
+    "roformer",   "squeezebert", "visual_bert", "xlm-roberta", "xlnet"};
 
 bool any_begins(const Weights& weights, std::string_view prefix) {
   auto found = weights.tensors().lower_bound(std::string(prefix));
   return found != weights.tensors().end() && found->first.starts_with(prefix);
 }
 
-/// model_type of configurations from before the key existed: the class, the names of the weights, or the folder's name (as
-/// transformers does it).
+/// model_type of configurations from before the key existed: the class, the names of the weights, or the folder's name
+/// (as transformers does it).
 std::string guess_type(const ModelConfig& config, const Weights& weights, const std::filesystem::path& folder) {
   if (!config.architectures.empty())
     for (const Family* family : families())
       for (std::string_view rest : {"For", "Model"})
-        if (config.architectures.front().starts_with(std::string(family->class_stem) + std::string(rest))) return std::string(family->model_type);
+        if (config.architectures.front().starts_with(std::string(family->class_stem) + std::string(rest)))
+          return std::string(family->model_type);
   for (const Family* family : families())
     if (any_begins(weights, family->prefix)) return std::string(family->model_type);
   std::vector<std::string> types(std::begin(kOtherTypes), std::end(kOtherTypes));
@@ -35,8 +38,10 @@ std::string guess_type(const ModelConfig& config, const Weights& weights, const 
   std::string name = std::filesystem::absolute(folder).lexically_normal().filename().string();
   for (const std::string& type : types)
     if (name.find(type) != std::string::npos) return type;
-  fail(ErrorCode::unsupported, {.what = "cannot tell the family of " + folder.string(), .expected = "expected \"model_type\" in config.json, got none",
-                                .hint = "add \"model_type\": \"bert\" (or another of the known families) to config.json"});
+  fail(ErrorCode::unsupported,
+       {.what = "cannot tell the family of " + folder.string(),
+        .expected = "expected \"model_type\" in config.json, got none",
+        .hint = "add \"model_type\": \"bert\" (or another of the known families) to config.json"});
 }
 
 const Family& find_family(const std::string& type, const std::filesystem::path& folder) {
@@ -44,7 +49,8 @@ const Family& find_family(const std::string& type, const std::filesystem::path& 
     if (family->model_type == type) return *family;
   std::string known;
   for (const std::string& name : known_families()) known += (known.empty() ? "" : ", ") + name;
-  fail(ErrorCode::unsupported, {.what = "cannot build model_type \"" + type.substr(0, 80) + "\"", .expected = "expected one of " + known,
+  fail(ErrorCode::unsupported, {.what = "cannot build model_type \"" + type.substr(0, 80) + "\"",
+                                .expected = "expected one of " + known,
                                 .where = "in " + (transformer_folder(folder) / "config.json").string()});
 }
 
@@ -78,7 +84,9 @@ LoadedModel load_model(const std::filesystem::path& folder, const LoadOptions& o
   Head head = options.head.value_or(model.config.head.value_or(guess_head(weights, prefix)));
   if (options.new_labels) {
     if (*options.new_labels < 1 || *options.new_labels > 1'000'000)
-      fail(ErrorCode::invalid_argument, {.what = "cannot add a new head", .expected = "expected 1 to 1000000 labels, got " + std::to_string(*options.new_labels)});
+      fail(ErrorCode::invalid_argument,
+           {.what = "cannot add a new head",
+            .expected = "expected 1 to 1000000 labels, got " + std::to_string(*options.new_labels)});
     head = Head::sequence_classification;
     set_num_labels(model.config, *options.new_labels);
     weights.make_fresh("classifier.");
@@ -87,7 +95,9 @@ LoadedModel load_model(const std::filesystem::path& folder, const LoadOptions& o
   model.config.head = head;
   model.max_tokens = family.max_tokens(model.config);
   if (model.max_tokens < 1)
-    fail(ErrorCode::corrupt, {.what = "the position table is too small", .expected = "expected more than pad_token_id + 1 positions, got " + std::to_string(model.config.max_positions),
+    fail(ErrorCode::corrupt, {.what = "the position table is too small",
+                              .expected = "expected more than pad_token_id + 1 positions, got " +
+                                          std::to_string(model.config.max_positions),
                               .where = "in " + (transformer_folder(folder) / "config.json").string()});
   model.graph.name = model.config.model_type;
   Builder builder(model.graph, weights, model.config, prefix, head);

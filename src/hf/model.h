@@ -20,15 +20,15 @@ struct LoadOptions {
 };
 
 struct LoadedModel {
-  Graph graph;                                 ///< outputs "logits", "embedding", or "last_hidden_state" and "pooler_output"
-  ModelConfig config;                          ///< model_type and head filled in
-  int64_t max_tokens = 0;                      ///< of one row, special tokens included: what the position table can serve
-  std::vector<std::filesystem::path> files;    ///< of the weights
-  std::vector<std::string> unused;             ///< tensors of the checkpoint that the graph does without
+  Graph graph;             ///< outputs "logits", "embedding", or "last_hidden_state" and "pooler_output"
+  ModelConfig config;      ///< model_type and head filled in
+  int64_t max_tokens = 0;  ///< of one row, special tokens included: what the position table can serve
+  std::vector<std::filesystem::path> files;  ///< of the weights
+  std::vector<std::string> unused;           ///< tensors of the checkpoint that the graph does without
 };
 
-/// Reads config.json and the weights of `folder` and builds the graph. Everything missing, mis-shaped or unexpected is in one
-/// error. Throws not_found, corrupt, unsupported (with the known families), invalid_argument, io.
+/// Reads config.json and the weights of `folder` and builds the graph. Everything missing, mis-shaped or unexpected is
+/// in one error. Throws not_found, corrupt, unsupported (with the known families), invalid_argument, io.
 LoadedModel load_model(const std::filesystem::path& folder, const LoadOptions& options = {});
 
 /// "bert", "roberta": what load_model knows.

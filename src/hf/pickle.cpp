@@ -16,8 +16,11 @@ namespace {
 constexpr std::string_view kMagic("\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 10);
 constexpr int64_t kPlainProtocol = 1001;
 
-[[noreturn]] void corrupt(const std::string& what, const std::string& expected, const std::string& where, uint64_t byte) {
-  fail(ErrorCode::corrupt, {.what = what, .expected = expected, .where = "in " + where + ", byte " + std::to_string(byte),
+[[noreturn]] void corrupt(const std::string& what, const std::string& expected, const std::string& where,
+                          uint64_t byte) {
+  fail(ErrorCode::corrupt, {.what = what,
+                            .expected = expected,
+                            .where = "in " + where + ", byte " + std::to_string(byte),
                             .hint = "the file is damaged or incomplete; fetch or write it again"});
 }
 
@@ -31,12 +34,15 @@ struct Storage {
 
 class Checkpoint {
  public:
-  Checkpoint(const MappedFile& file, const std::string& where) : file_(file), where_(where), copies_left_(4 * file.bytes.size() + (1 << 20)) {}
+  Checkpoint(const MappedFile& file, const std::string& where)
+      : file_(file), where_(where), copies_left_(4 * file.bytes.size() + (1 << 20)) {}
 
-  void add_storage(const std::string& key, PickleStorage description, std::span<const std::byte> bytes, uint64_t offset) {
+  void add_storage(const std::string& key, PickleStorage description, std::span<const std::byte> bytes,
+                   uint64_t offset) {
     int64_t expected = description.elements * size_of(description.dtype);
     if (static_cast<uint64_t>(expected) != bytes.size())
-      corrupt("cannot read storage " + key, "expected " + std::to_string(expected) + " bytes, got " + std::to_string(bytes.size()), where_, offset);
+      corrupt("cannot read storage " + key,
+              "expected " + std::to_string(expected) + " bytes, got " + std::to_string(bytes.size()), where_, offset);
     Storage storage{description.dtype, description.elements, bytes.data(), file_.owner};
     if (reinterpret_cast<uintptr_t>(bytes.data()) % static_cast<uintptr_t>(size_of(storage.dtype)) != 0) {
       spend(bytes.size(), offset);
@@ -50,7 +56,9 @@ class Checkpoint {
   }
 
   Tensor tensor(const std::string& name, const PickleValue& value) {
-    auto wrong = [&](const std::string& expected) { corrupt("cannot read tensor " + name, expected, where_, value.offset); };
+    auto wrong = [&](const std::string& expected) {
+      corrupt("cannot read tensor " + name, expected, where_, value.offset);
+    };
     auto found = storages_.find(value.text);
     if (found == storages_.end()) wrong("its storage " + value.text + " is missing");
     const Storage& storage = found->second;
@@ -60,8 +68,11 @@ class Checkpoint {
     bool none = false;
     for (size_t axis = 0; axis < value.shape.size(); ++axis) {
       int64_t extent = value.shape[axis], step = value.stride[axis];
-      if (extent < 0 || step < 0) wrong("expected sizes and strides that are not negative, got " + to_string(value.shape) + " and " + to_string(value.stride));
-      if (__builtin_mul_overflow(bytes, extent, &bytes)) wrong("the size of shape " + to_string(value.shape) + " overflows 64 bits");
+      if (extent < 0 || step < 0)
+        wrong("expected sizes and strides that are not negative, got " + to_string(value.shape) + " and " +
+              to_string(value.stride));
+      if (__builtin_mul_overflow(bytes, extent, &bytes))
+        wrong("the size of shape " + to_string(value.shape) + " overflows 64 bits");
       none = none || extent == 0;
       last += static_cast<__int128>(extent - 1) * step;
       if (last > INT64_MAX && !none) wrong("its strides reach beyond 64 bits");
@@ -71,7 +82,8 @@ class Checkpoint {
       return Tensor::allocate(storage.dtype, value.shape, &unused);
     }
     if (last >= storage.elements)
-      wrong("expected its last element within a storage of " + std::to_string(storage.elements) + ", got index " + std::to_string(static_cast<int64_t>(last)));
+      wrong("expected its last element within a storage of " + std::to_string(storage.elements) + ", got index " +
+            std::to_string(static_cast<int64_t>(last)));
     const std::byte* first = storage.data + value.integer * size_of(storage.dtype);
     if (contiguous(value)) return Tensor(storage.dtype, value.shape, storage.owner, first);
     return gather(value, storage, first, static_cast<uint64_t>(bytes));
@@ -109,8 +121,11 @@ class Checkpoint {
   /// Copies are bounded by a multiple of the file, so that a small file cannot ask for all memory.
   void spend(uint64_t bytes, uint64_t offset) {
     if (bytes > copies_left_)
-      fail(ErrorCode::unsupported, {.what = "cannot read the checkpoint", .expected = "its expanded or overlapping tensors need many times the size of the file",
-                                    .where = "in " + where_ + ", byte " + std::to_string(offset), .hint = "save the tensors after .contiguous()"});
+      fail(ErrorCode::unsupported,
+           {.what = "cannot read the checkpoint",
+            .expected = "its expanded or overlapping tensors need many times the size of the file",
+            .where = "in " + where_ + ", byte " + std::to_string(offset),
+            .hint = "save the tensors after .contiguous()"});
     copies_left_ -= bytes;
   }
 
@@ -133,9 +148,12 @@ const PickleValue* state_dictionary(const PickleValue* value, const std::string&
   if (value->kind == PickleKind::dict)
     for (size_t i = 0; i + 1 < value->items.size(); i += 2) {
       const PickleValue* key = value->items[i];
-      if (key->kind == PickleKind::text && (key->text == "model" || key->text == "state_dict") && holds_tensors(value->items[i + 1])) return value->items[i + 1];
+      if (key->kind == PickleKind::text && (key->text == "model" || key->text == "state_dict") &&
+          holds_tensors(value->items[i + 1]))
+        return value->items[i + 1];
     }
-  fail(ErrorCode::unsupported, {.what = "cannot find the weights in " + where, .expected = "expected a dictionary of tensors, also under \"model\" or \"state_dict\"",
+  fail(ErrorCode::unsupported, {.what = "cannot find the weights in " + where,
+                                .expected = "expected a dictionary of tensors, also under \"model\" or \"state_dict\"",
                                 .hint = "save model.state_dict()"});
 }
 
@@ -144,16 +162,19 @@ std::map<std::string, Tensor> tensors_of(const PickleValue* root, Checkpoint& ch
   const PickleValue* dictionary = state_dictionary(root, where);
   for (size_t i = 0; i + 1 < dictionary->items.size(); i += 2) {
     const PickleValue *key = dictionary->items[i], *value = dictionary->items[i + 1];
-    if (key->kind == PickleKind::text && value->kind == PickleKind::tensor) tensors.insert_or_assign(key->text, checkpoint.tensor(key->text, *value));
+    if (key->kind == PickleKind::text && value->kind == PickleKind::tensor)
+      tensors.insert_or_assign(key->text, checkpoint.tensor(key->text, *value));
   }
   return tensors;
 }
 
 std::map<std::string, Tensor> parse_zip_format(const MappedFile& file, const std::string& where) {
   std::map<std::string, ZipEntry> entries = read_zip(file, where);
-  auto data = std::find_if(entries.begin(), entries.end(), [](const auto& entry) { return entry.first.ends_with("/data.pkl"); });
+  auto data = std::find_if(entries.begin(), entries.end(),
+                           [](const auto& entry) { return entry.first.ends_with("/data.pkl"); });
   if (data == entries.end())
-    fail(ErrorCode::unsupported, {.what = "cannot find the weights in " + where, .expected = "expected a zip archive of torch.save with an entry data.pkl"});
+    fail(ErrorCode::unsupported, {.what = "cannot find the weights in " + where,
+                                  .expected = "expected a zip archive of torch.save with an entry data.pkl"});
   std::string prefix = data->first.substr(0, data->first.size() - std::string_view("data.pkl").size());
   auto order = entries.find(prefix + "byteorder");
   if (order != entries.end() && order->second.bytes.size() == 3)  // "big"
@@ -163,24 +184,32 @@ std::map<std::string, Tensor> parse_zip_format(const MappedFile& file, const std
   Checkpoint checkpoint(file, where);
   for (const auto& [key, description] : unpickler.storages()) {
     auto entry = entries.find(prefix + "data/" + key);
-    if (entry == entries.end()) corrupt("cannot read storage " + key, "expected an archive entry " + prefix + "data/" + key, where, data->second.offset);
+    if (entry == entries.end())
+      corrupt("cannot read storage " + key, "expected an archive entry " + prefix + "data/" + key, where,
+              data->second.offset);
     checkpoint.add_storage(key, description, entry->second.bytes, entry->second.offset);
   }
   return tensors_of(root, checkpoint, where);
 }
 
-/// Five pickles (magic, protocol, system, object, storage keys), then for each key its number of elements and its bytes.
+/// Five pickles (magic, protocol, system, object, storage keys), then for each key its number of elements and its
+/// bytes.
 std::map<std::string, Tensor> parse_plain_format(const MappedFile& file, const std::string& where) {
   Unpickler unpickler(file.bytes, 0, where);
   const PickleValue* magic = unpickler.load();
   if (magic->kind != PickleKind::big_integer || magic->text != kMagic)
-    fail(ErrorCode::unsupported, {.what = "cannot read " + where, .expected = "expected a PyTorch checkpoint, got another pickle", .hint = "save it with torch.save(model.state_dict(), ...)"});
+    fail(ErrorCode::unsupported, {.what = "cannot read " + where,
+                                  .expected = "expected a PyTorch checkpoint, got another pickle",
+                                  .hint = "save it with torch.save(model.state_dict(), ...)"});
   const PickleValue* protocol = unpickler.load();
-  if (protocol->kind != PickleKind::integer || protocol->integer != kPlainProtocol) unpickler.corrupt("expected protocol 1001", protocol->offset);
+  if (protocol->kind != PickleKind::integer || protocol->integer != kPlainProtocol)
+    unpickler.corrupt("expected protocol 1001", protocol->offset);
   const PickleValue* system = unpickler.load();
-  if (system->kind != PickleKind::dict) unpickler.corrupt("expected a dictionary of the writing system", system->offset);
+  if (system->kind != PickleKind::dict)
+    unpickler.corrupt("expected a dictionary of the writing system", system->offset);
   for (size_t i = 0; i + 1 < system->items.size(); i += 2)
-    if (system->items[i]->text == "little_endian" && system->items[i + 1]->kind == PickleKind::boolean && system->items[i + 1]->integer == 0)
+    if (system->items[i]->text == "little_endian" && system->items[i + 1]->kind == PickleKind::boolean &&
+        system->items[i + 1]->integer == 0)
       unpickler.unsupported("big-endian storages", system->offset);
   const PickleValue* root = unpickler.load();
   const PickleValue* keys = unpickler.load();
@@ -190,16 +219,21 @@ std::map<std::string, Tensor> parse_plain_format(const MappedFile& file, const s
   uint64_t at = unpickler.position(), size = file.bytes.size();
   for (const PickleValue* key : keys->items) {
     auto found = unpickler.storages().find(key->text);
-    if (key->kind != PickleKind::text || found == unpickler.storages().end()) unpickler.corrupt("a storage without tensors is listed", key->offset);
-    if (size - at < 8) corrupt("cannot read storage " + key->text, "expected its size, got the end of the file", where, at);
+    if (key->kind != PickleKind::text || found == unpickler.storages().end())
+      unpickler.corrupt("a storage without tensors is listed", key->offset);
+    if (size - at < 8)
+      corrupt("cannot read storage " + key->text, "expected its size, got the end of the file", where, at);
     int64_t elements = 0;
     std::memcpy(&elements, file.bytes.data() + at, 8);
     at += 8;
     if (elements != found->second.elements)
-      corrupt("cannot read storage " + key->text, "expected " + std::to_string(found->second.elements) + " elements, got " + std::to_string(elements), where, at - 8);
+      corrupt("cannot read storage " + key->text,
+              "expected " + std::to_string(found->second.elements) + " elements, got " + std::to_string(elements),
+              where, at - 8);
     auto bytes = static_cast<uint64_t>(elements * size_of(found->second.dtype));
     if (bytes > size - at)
-      corrupt("cannot read storage " + key->text, "expected " + std::to_string(bytes) + " bytes, got " + std::to_string(size - at), where, at);
+      corrupt("cannot read storage " + key->text,
+              "expected " + std::to_string(bytes) + " bytes, got " + std::to_string(size - at), where, at);
     checkpoint.add_storage(key->text, found->second, file.bytes.subspan(at, bytes), at);
     at += bytes;
   }
@@ -208,12 +242,17 @@ std::map<std::string, Tensor> parse_plain_format(const MappedFile& file, const s
 
 }  // namespace
 
-std::map<std::string, Tensor> read_pytorch(const std::filesystem::path& path) { return parse_pytorch(map_file(path), path.string()); }
+std::map<std::string, Tensor> read_pytorch(const std::filesystem::path& path) {
+  return parse_pytorch(map_file(path), path.string());
+}
 
 std::map<std::string, Tensor> parse_pytorch(const MappedFile& file, const std::string& where) {
   if (looks_like_zip(file.bytes)) return parse_zip_format(file, where);
   if (!file.bytes.empty() && file.bytes[0] == std::byte{0x80}) return parse_plain_format(file, where);
-  corrupt("cannot read " + where, "expected a PyTorch checkpoint (a zip archive or a pickle), got " + (file.bytes.empty() ? std::string("an empty file") : "other bytes"), where, 0);
+  corrupt("cannot read " + where,
+          "expected a PyTorch checkpoint (a zip archive or a pickle), got " +
+              (file.bytes.empty() ? std::string("an empty file") : "other bytes"),
+          where, 0);
 }
 
 }  // namespace octet::hf

@@ -17,10 +17,11 @@ struct StorageType {
   std::string_view name;
   DType dtype;
 };
-constexpr StorageType kStorageTypes[] = {
-    {"torch DoubleStorage", DType::f64}, {"torch FloatStorage", DType::f32}, {"torch HalfStorage", DType::f16}, {"torch BFloat16Storage", DType::bf16},
-    {"torch LongStorage", DType::s64},   {"torch IntStorage", DType::s32},   {"torch ShortStorage", DType::s16}, {"torch CharStorage", DType::s8},
-    {"torch ByteStorage", DType::u8},    {"torch BoolStorage", DType::boolean}};
+constexpr StorageType kStorageTypes[] = {{"torch DoubleStorage", DType::f64}, {"torch FloatStorage", DType::f32},
+                                         {"torch HalfStorage", DType::f16},   {"torch BFloat16Storage", DType::bf16},
+                                         {"torch LongStorage", DType::s64},   {"torch IntStorage", DType::s32},
+                                         {"torch ShortStorage", DType::s16},  {"torch CharStorage", DType::s8},
+                                         {"torch ByteStorage", DType::u8},    {"torch BoolStorage", DType::boolean}};
 
 std::optional<DType> storage_dtype(std::string_view global) {
   for (const StorageType& type : kStorageTypes)
@@ -30,7 +31,8 @@ std::optional<DType> storage_dtype(std::string_view global) {
 
 constexpr std::string_view kOrderedDict = "collections OrderedDict";
 constexpr std::string_view kNamespace = "argparse Namespace";  // plain attributes: how fairseq stores its arguments
-constexpr std::string_view kRebuildTensor = "torch._utils _rebuild_tensor", kRebuildTensor2 = "torch._utils _rebuild_tensor_v2",
+constexpr std::string_view kRebuildTensor = "torch._utils _rebuild_tensor",
+                           kRebuildTensor2 = "torch._utils _rebuild_tensor_v2",
                            kRebuildParameter = "torch._utils _rebuild_parameter";
 
 bool known_global(std::string_view global) {
@@ -46,30 +48,56 @@ std::string hex(uint8_t byte) {
 
 const char* opcode_name(uint8_t opcode) {
   switch (opcode) {
-    case '(': return "MARK"; case '0': return "POP"; case '1': return "POP_MARK"; case '2': return "DUP"; case 'F': return "FLOAT"; case 'I': return "INT";
-    case 'L': return "LONG"; case 'P': return "PERSID"; case 'S': return "STRING"; case 'V': return "UNICODE"; case 'd': return "DICT"; case 'g': return "GET";
-    case 'i': return "INST"; case 'l': return "LIST"; case 'o': return "OBJ"; case 'p': return "PUT"; case 0x82: return "EXT1"; case 0x83: return "EXT2";
-    case 0x84: return "EXT4"; case 0x8b: return "LONG4"; case 0x8f: return "EMPTY_SET"; case 0x90: return "ADDITEMS"; case 0x91: return "FROZENSET";
-    case 0x92: return "NEWOBJ_EX"; case 0x96: return "BYTEARRAY8"; case 0x97: return "NEXT_BUFFER"; case 0x98: return "READONLY_BUFFER";
+    case '(': return "MARK";
+    case '0': return "POP";
+    case '1': return "POP_MARK";
+    case '2': return "DUP";
+    case 'F': return "FLOAT";
+    case 'I': return "INT";
+    case 'L': return "LONG";
+    case 'P': return "PERSID";
+    case 'S': return "STRING";
+    case 'V': return "UNICODE";
+    case 'd': return "DICT";
+    case 'g': return "GET";
+    case 'i': return "INST";
+    case 'l': return "LIST";
+    case 'o': return "OBJ";
+    case 'p': return "PUT";
+    case 0x82: return "EXT1";
+    case 0x83: return "EXT2";
+    case 0x84: return "EXT4";
+    case 0x8b: return "LONG4";
+    case 0x8f: return "EMPTY_SET";
+    case 0x90: return "ADDITEMS";
+    case 0x91: return "FROZENSET";
+    case 0x92: return "NEWOBJ_EX";
+    case 0x96: return "BYTEARRAY8";
+    case 0x97: return "NEXT_BUFFER";
+    case 0x98: return "READONLY_BUFFER";
     default: return "unknown";
   }
 }
 
 const char* kind_name(PickleKind kind) {
-  constexpr const char* kNames[] = {"None", "a bool", "an integer", "a float", "a string", "a long integer", "a tuple", "a list", "a dictionary",
-                                    "a global", "a storage", "a tensor", "a record", "a mark"};
+  constexpr const char* kNames[] = {"None",           "a bool",   "an integer", "a float",      "a string",
+                                    "a long integer", "a tuple",  "a list",     "a dictionary", "a global",
+                                    "a storage",      "a tensor", "a record",   "a mark"};
   return kNames[static_cast<int>(kind)];
 }
 
 }  // namespace
 
 void Unpickler::corrupt(const std::string& expected, uint64_t offset) const {
-  fail(ErrorCode::corrupt, {.what = "cannot read the pickle", .expected = expected, .where = "in " + where_ + ", byte " + std::to_string(base_ + offset),
+  fail(ErrorCode::corrupt, {.what = "cannot read the pickle",
+                            .expected = expected,
+                            .where = "in " + where_ + ", byte " + std::to_string(base_ + offset),
                             .hint = "the file is damaged or incomplete; fetch or write it again"});
 }
 
 void Unpickler::unsupported(const std::string& what, uint64_t offset) const {
-  fail(ErrorCode::unsupported, {.what = "cannot read the pickle: " + what, .expected = "expected a dictionary of tensors; nothing else is executed or built",
+  fail(ErrorCode::unsupported, {.what = "cannot read the pickle: " + what,
+                                .expected = "expected a dictionary of tensors; nothing else is executed or built",
                                 .where = "in " + where_ + ", byte " + std::to_string(base_ + offset),
                                 .hint = "save model.state_dict() alone, or use safetensors"});
 }
@@ -128,12 +156,14 @@ PickleValue* Unpickler::pop() {
 }
 
 PickleValue* Unpickler::top(PickleKind kind, const char* what) {
-  if (stack_.empty() || stack_.back()->kind != kind) corrupt(std::string("expected ") + what + " on the stack", opcode_at_);
+  if (stack_.empty() || stack_.back()->kind != kind)
+    corrupt(std::string("expected ") + what + " on the stack", opcode_at_);
   return stack_.back();
 }
 
 std::vector<PickleValue*> Unpickler::pop_to_mark() {
-  auto mark = std::find_if(stack_.rbegin(), stack_.rend(), [](const PickleValue* v) { return v->kind == PickleKind::mark; });
+  auto mark =
+      std::find_if(stack_.rbegin(), stack_.rend(), [](const PickleValue* v) { return v->kind == PickleKind::mark; });
   if (mark == stack_.rend()) corrupt("found no mark on the stack", opcode_at_);
   std::vector<PickleValue*> items(mark.base(), stack_.end());
   stack_.erase(mark.base() - 1, stack_.end());
@@ -176,14 +206,16 @@ void Unpickler::step(uint8_t opcode) {
   };
   switch (opcode) {
     case 0x80:  // PROTO
-      if (auto protocol = number<uint8_t>(); protocol < 2 || protocol > 5) unsupported("protocol " + std::to_string(protocol), opcode_at_);
+      if (auto protocol = number<uint8_t>(); protocol < 2 || protocol > 5)
+        unsupported("protocol " + std::to_string(protocol), opcode_at_);
       break;
     case 0x95: number<uint64_t>(); break;  // FRAME: a hint for streams
     case '.': done_ = true; break;
     case '(': stack_.push_back(make(PickleKind::mark)); break;
     case '0': pop(); break;
     case 'N': stack_.push_back(make(PickleKind::none)); break;
-    case 0x88: case 0x89: {
+    case 0x88:
+    case 0x89: {
       PickleValue* made = make(PickleKind::boolean);
       made->integer = opcode == 0x88;
       stack_.push_back(made);
@@ -212,9 +244,14 @@ void Unpickler::step(uint8_t opcode) {
       stack_.push_back(made);
       break;
     }
-    case 'X': case 'T': case 'B': stack_.push_back(make_text(number<uint32_t>())); break;
-    case 0x8c: case 'U': case 'C': stack_.push_back(make_text(number<uint8_t>())); break;
-    case 0x8d: case 0x8e: stack_.push_back(make_text(number<uint64_t>())); break;
+    case 'X':
+    case 'T':
+    case 'B': stack_.push_back(make_text(number<uint32_t>())); break;
+    case 0x8c:
+    case 'U':
+    case 'C': stack_.push_back(make_text(number<uint8_t>())); break;
+    case 0x8d:
+    case 0x8e: stack_.push_back(make_text(number<uint64_t>())); break;
     case '}': stack_.push_back(make(PickleKind::dict)); break;
     case ']': stack_.push_back(make(PickleKind::list)); break;
     case ')': tuple(0); break;
@@ -263,7 +300,8 @@ void Unpickler::step(uint8_t opcode) {
     case 0x93: {
       PickleValue* attribute = pop();
       PickleValue* module = pop();
-      if (attribute->kind != PickleKind::text || module->kind != PickleKind::text) corrupt("expected two strings for a global", opcode_at_);
+      if (attribute->kind != PickleKind::text || module->kind != PickleKind::text)
+        corrupt("expected two strings for a global", opcode_at_);
       push_global(module->text, attribute->text);
       break;
     }
@@ -288,21 +326,26 @@ void Unpickler::push_global(const std::string& module, const std::string& name) 
 }
 
 int64_t Unpickler::integer_of(const PickleValue* value, const char* what) const {
-  if (value->kind != PickleKind::integer) corrupt(std::string("expected an integer as ") + what + ", got " + kind_name(value->kind), value->offset);
+  if (value->kind != PickleKind::integer)
+    corrupt(std::string("expected an integer as ") + what + ", got " + kind_name(value->kind), value->offset);
   return value->integer;
 }
 
 PickleValue* Unpickler::rebuild_tensor(const std::vector<PickleValue*>& arguments) {
   // storage, offset, size, stride, and what only training needs
-  if (arguments.size() < 4 || arguments[0]->kind != PickleKind::storage || arguments[2]->kind != PickleKind::tuple || arguments[3]->kind != PickleKind::tuple)
+  if (arguments.size() < 4 || arguments[0]->kind != PickleKind::storage || arguments[2]->kind != PickleKind::tuple ||
+      arguments[3]->kind != PickleKind::tuple)
     corrupt("expected storage, offset, size and stride of a tensor", opcode_at_);
   const auto &sizes = arguments[2]->items, &strides = arguments[3]->items;
   if (sizes.size() > 32 || sizes.size() != strides.size())
-    corrupt("expected as many strides as sizes, at most 32, got " + std::to_string(strides.size()) + " and " + std::to_string(sizes.size()), opcode_at_);
+    corrupt("expected as many strides as sizes, at most 32, got " + std::to_string(strides.size()) + " and " +
+                std::to_string(sizes.size()),
+            opcode_at_);
   PickleValue* made = make(PickleKind::tensor);
   made->text = arguments[0]->text;
   int64_t offset = integer_of(arguments[1], "a tensor's offset");
-  if (offset < 0 || __builtin_add_overflow(offset, arguments[0]->integer, &made->integer)) corrupt("expected an offset inside the storage", opcode_at_);
+  if (offset < 0 || __builtin_add_overflow(offset, arguments[0]->integer, &made->integer))
+    corrupt("expected an offset inside the storage", opcode_at_);
   for (const PickleValue* extent : sizes) made->shape.push_back(integer_of(extent, "a tensor's size"));
   for (const PickleValue* step : strides) made->stride.push_back(integer_of(step, "a tensor's stride"));
   return made;
@@ -312,7 +355,8 @@ void Unpickler::reduce() {
   PickleValue* arguments = pop();
   PickleValue* callee = pop();
   if (arguments->kind != PickleKind::tuple) corrupt("expected a tuple of arguments", opcode_at_);
-  if (callee->kind != PickleKind::global) corrupt(std::string("expected a global to call, got ") + kind_name(callee->kind), opcode_at_);
+  if (callee->kind != PickleKind::global)
+    corrupt(std::string("expected a global to call, got ") + kind_name(callee->kind), opcode_at_);
   if (callee->text == kOrderedDict) {
     PickleValue* dict = make(PickleKind::dict);
     if (!arguments->items.empty()) {
@@ -320,9 +364,11 @@ void Unpickler::reduce() {
       PickleValue* pairs = arguments->items[0];
       if (pairs->kind != PickleKind::list) corrupt("expected a list of pairs", opcode_at_);
       // One remembered list could be copied again and again; what is copied counts like new values.
-      if (copied_ += pairs->items.size(); copied_ > kMaxValues) corrupt("expected at most " + std::to_string(kMaxValues) + " values", opcode_at_);
+      if (copied_ += pairs->items.size(); copied_ > kMaxValues)
+        corrupt("expected at most " + std::to_string(kMaxValues) + " values", opcode_at_);
       for (const PickleValue* pair : pairs->items) {
-        if ((pair->kind != PickleKind::list && pair->kind != PickleKind::tuple) || pair->items.size() != 2) corrupt("expected a list of pairs", opcode_at_);
+        if ((pair->kind != PickleKind::list && pair->kind != PickleKind::tuple) || pair->items.size() != 2)
+          corrupt("expected a list of pairs", opcode_at_);
         dict->items.insert(dict->items.end(), {pair->items[0], pair->items[1]});
       }
     }
@@ -330,7 +376,8 @@ void Unpickler::reduce() {
   } else if (callee->text == kRebuildTensor || callee->text == kRebuildTensor2) {
     stack_.push_back(rebuild_tensor(arguments->items));
   } else if (callee->text == kRebuildParameter) {
-    if (arguments->items.empty() || arguments->items[0]->kind != PickleKind::tensor) corrupt("expected a tensor in a parameter", opcode_at_);
+    if (arguments->items.empty() || arguments->items[0]->kind != PickleKind::tensor)
+      corrupt("expected a tensor in a parameter", opcode_at_);
     stack_.push_back(arguments->items[0]);
   } else {
     unsupported("a call of " + callee->text, opcode_at_);
@@ -341,8 +388,7 @@ void Unpickler::build() {
   PickleValue* state = pop();
   if (stack_.empty()) corrupt("the stack is empty", opcode_at_);
   PickleValue* object = stack_.back();
-  if (object->kind == PickleKind::record)
-    object->items = {state};
+  if (object->kind == PickleKind::record) object->items = {state};
   else if (object->kind != PickleKind::dict)  // a state dictionary's _metadata is of no use here
     unsupported(std::string("state for ") + kind_name(object->kind), opcode_at_);
 }
@@ -350,7 +396,8 @@ void Unpickler::build() {
 void Unpickler::new_object() {
   PickleValue* arguments = pop();
   PickleValue* type = pop();
-  if (type->kind != PickleKind::global || arguments->kind != PickleKind::tuple) corrupt("expected a class and its arguments", opcode_at_);
+  if (type->kind != PickleKind::global || arguments->kind != PickleKind::tuple)
+    corrupt("expected a class and its arguments", opcode_at_);
   if (type->text != kNamespace || !arguments->items.empty()) unsupported("an object of " + type->text, opcode_at_);
   stack_.push_back(make(PickleKind::record));
 }
@@ -358,17 +405,20 @@ void Unpickler::new_object() {
 void Unpickler::persistent_id() {
   // ("storage", type, key, location, elements) and, in the plain format, (view key, offset, elements) or None
   PickleValue* id = pop();
-  if (id->kind != PickleKind::tuple || id->items.size() < 5 || id->items[0]->kind != PickleKind::text || id->items[0]->text != "storage" ||
-      id->items[1]->kind != PickleKind::global || id->items[2]->kind != PickleKind::text)
+  if (id->kind != PickleKind::tuple || id->items.size() < 5 || id->items[0]->kind != PickleKind::text ||
+      id->items[0]->text != "storage" || id->items[1]->kind != PickleKind::global ||
+      id->items[2]->kind != PickleKind::text)
     corrupt("expected (\"storage\", type, key, location, elements)", opcode_at_);
   std::optional<DType> dtype = storage_dtype(id->items[1]->text);
   if (!dtype) unsupported("a storage of " + id->items[1]->text, opcode_at_);
   const std::string& key = id->items[2]->text;
   if (key.size() > 256) corrupt("expected a storage's key of at most 256 bytes", opcode_at_);
   int64_t elements = integer_of(id->items[4], "a storage's size");
-  if (elements < 0 || elements > INT64_MAX / 8) corrupt("expected a storage's size of 0 to 2^60, got " + std::to_string(elements), opcode_at_);
+  if (elements < 0 || elements > INT64_MAX / 8)
+    corrupt("expected a storage's size of 0 to 2^60, got " + std::to_string(elements), opcode_at_);
   auto [found, fresh] = storages_.emplace(key, PickleStorage{*dtype, elements});
-  if (!fresh && (found->second.dtype != *dtype || found->second.elements != elements)) corrupt("storage " + key + " is described in two ways", opcode_at_);
+  if (!fresh && (found->second.dtype != *dtype || found->second.elements != elements))
+    corrupt("storage " + key + " is described in two ways", opcode_at_);
   PickleValue* made = make(PickleKind::storage);
   made->text = key;
   if (id->items.size() > 5 && id->items[5]->kind == PickleKind::tuple) {

@@ -19,14 +19,30 @@ struct PickleStorage {
   int64_t elements = 0;
 };
 
-enum class PickleKind : uint8_t { none, boolean, integer, real, text, big_integer, tuple, list, dict, global, storage, tensor, record, mark };
+enum class PickleKind : uint8_t {
+  none,
+  boolean,
+  integer,
+  real,
+  text,
+  big_integer,
+  tuple,
+  list,
+  dict,
+  global,
+  storage,
+  tensor,
+  record,
+  mark
+};
 
 /// One object. Which fields hold something depends on the kind.
 struct PickleValue {
   PickleKind kind = PickleKind::none;
-  int64_t integer = 0;                 ///< boolean, integer; storage and tensor: first element in the storage
+  int64_t integer = 0;  ///< boolean, integer; storage and tensor: first element in the storage
   double real = 0;
-  std::string text;                    ///< text; big_integer: its little-endian bytes; global: "module name"; storage, tensor: the storage's key
+  std::string
+      text;  ///< text; big_integer: its little-endian bytes; global: "module name"; storage, tensor: the storage's key
   std::vector<PickleValue*> items;     ///< tuple, list; dict: key, value, key, value ...; tensor: none
   std::vector<int64_t> shape, stride;  ///< tensor
   uint64_t offset = 0;                 ///< byte in the file that made it
@@ -36,7 +52,8 @@ struct PickleValue {
 class Unpickler {
  public:
   /// `bytes` starts at byte `base` of the file `where`.
-  Unpickler(std::span<const std::byte> bytes, uint64_t base, const std::string& where) : bytes_(bytes), base_(base), where_(where) {}
+  Unpickler(std::span<const std::byte> bytes, uint64_t base, const std::string& where)
+      : bytes_(bytes), base_(base), where_(where) {}
 
   /// The next pickle's value. Throws corrupt, unsupported.
   PickleValue* load();

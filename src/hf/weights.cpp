@@ -28,7 +28,8 @@ std::map<std::string, Tensor> read_one(const fs::path& path) {
 std::map<std::string, Tensor> read_shards(const fs::path& index, std::vector<fs::path>& files) {
   std::string where = index.string();
   auto corrupt = [&](const std::string& expected) {
-    fail(ErrorCode::corrupt, {.what = "cannot read the shards of the checkpoint", .expected = expected, .where = "in " + where});
+    fail(ErrorCode::corrupt,
+         {.what = "cannot read the shards of the checkpoint", .expected = expected, .where = "in " + where});
   };
   nlohmann::json object = read_json(index);
   auto map = json_get<nlohmann::json>(object, "weight_map", where);
@@ -37,7 +38,8 @@ std::map<std::string, Tensor> read_shards(const fs::path& index, std::vector<fs:
   for (const auto& [name, file] : map.items()) {
     if (!file.is_string()) corrupt("expected a file name for " + name);
     auto text = file.get<std::string>();
-    if (text.empty() || fs::path(text) != fs::path(text).filename() || text == "..") corrupt("expected a file beside the index for " + name + ", got \"" + text.substr(0, 200) + "\"");
+    if (text.empty() || fs::path(text) != fs::path(text).filename() || text == "..")
+      corrupt("expected a file beside the index for " + name + ", got \"" + text.substr(0, 200) + "\"");
     names_of[text].push_back(name);
   }
   std::map<std::string, Tensor> tensors;
@@ -91,7 +93,8 @@ Tensor draw(const std::string& name, const Shape& shape) {
 }
 
 bool any_prefix(const std::vector<std::string>& prefixes, const std::string& name) {
-  return std::any_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) { return name.starts_with(prefix); });
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](const std::string& prefix) { return name.starts_with(prefix); });
 }
 
 bool all_finite(const Tensor& tensor) {
@@ -109,7 +112,8 @@ bool all_finite(const Tensor& tensor) {
 }  // namespace
 
 std::map<std::string, Tensor> read_weights(const fs::path& folder, std::vector<fs::path>& files) {
-  for (const char* name : {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}) {
     fs::path path = folder / name;
     if (!is_file(path)) continue;
     if (path.extension() == ".json") return read_shards(path, files);
@@ -120,11 +124,13 @@ std::map<std::string, Tensor> read_weights(const fs::path& folder, std::vector<f
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored))
     for (const char* extension : {".h5", ".msgpack", ".onnx", ".ckpt", ".pt", ".pth", ".gguf"})
-      if (entry.path().extension() == extension) others += (others.empty() ? "" : ", ") + entry.path().filename().string();
-  fail(ErrorCode::not_found, {.what = "cannot find weights in " + folder.string(),
-                              .expected = "expected model.safetensors or pytorch_model.bin, or one of them in shards with its index.json" +
-                                          (others.empty() ? std::string() : "; got " + others),
-                              .hint = others.empty() ? "download the whole folder of the model" : "convert the weights to safetensors"});
+      if (entry.path().extension() == extension)
+        others += (others.empty() ? "" : ", ") + entry.path().filename().string();
+  fail(ErrorCode::not_found,
+       {.what = "cannot find weights in " + folder.string(),
+        .expected = "expected model.safetensors or pytorch_model.bin, or one of them in shards with its index.json" +
+                    (others.empty() ? std::string() : "; got " + others),
+        .hint = others.empty() ? "download the whole folder of the model" : "convert the weights to safetensors"});
 }
 
 Weights::Weights(std::map<std::string, Tensor> tensors, std::string where) : where_(std::move(where)) {
@@ -150,7 +156,8 @@ Tensor Weights::take(const std::string& name, const Shape& shape) {
     missing_.push_back(name + " " + to_string(shape));
   } else if (found->second.shape() != shape) {
     wrong_.push_back(name + ": expected " + to_string(shape) + ", got " + to_string(found->second.shape()));
-  } else if (DType dtype = found->second.dtype(); dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16 && dtype != DType::f64) {
+  } else if (DType dtype = found->second.dtype();
+             dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16 && dtype != DType::f64) {
     wrong_.push_back(name + ": expected f32, f16, bf16 or f64, got " + std::string(octet::name(dtype)));
   } else {
     result = found->second.as_f32();
@@ -164,19 +171,26 @@ std::vector<std::string> Weights::finish(bool allow_unexpected, bool check_finit
   for (const auto& [name, tensor] : tensors_) {
     if (taken_.contains(name) && !any_prefix(fresh_, name)) continue;
     unused.push_back(name);
-    if (!allow_unexpected && !any_prefix(allowed_, name) && !any_prefix(fresh_, name)) unexpected.push_back(name + " " + to_string(tensor.shape()));
+    if (!allow_unexpected && !any_prefix(allowed_, name) && !any_prefix(fresh_, name))
+      unexpected.push_back(name + " " + to_string(tensor.shape()));
   }
-  std::string found = lines("missing", missing_) + lines("of another shape or type", wrong_) + lines("unexpected", unexpected);
+  std::string found =
+      lines("missing", missing_) + lines("of another shape or type", wrong_) + lines("unexpected", unexpected);
   if (!found.empty())
-    fail(ErrorCode::corrupt, {.what = "the weights do not fit config.json", .expected = found.substr(3), .where = "in " + where_,
-                              .hint = "check model_type, architectures and the sizes in config.json against the checkpoint"});
+    fail(ErrorCode::corrupt,
+         {.what = "the weights do not fit config.json",
+          .expected = found.substr(3),
+          .where = "in " + where_,
+          .hint = "check model_type, architectures and the sizes in config.json against the checkpoint"});
   std::vector<std::string> bad;
   if (check_finite)
     for (const auto& [name, tensor] : taken_)
       if (!all_finite(tensor)) bad.push_back(name);
   if (!bad.empty())
-    fail(ErrorCode::corrupt, {.what = "the weights hold values that are not finite", .expected = lines("NaN or infinity in", bad).substr(3),
-                              .where = "in " + where_, .hint = "the training diverged or the file is damaged"});
+    fail(ErrorCode::corrupt, {.what = "the weights hold values that are not finite",
+                              .expected = lines("NaN or infinity in", bad).substr(3),
+                              .where = "in " + where_,
+                              .hint = "the training diverged or the file is damaged"});
   return unused;
 }
 

@@ -10,7 +10,8 @@ namespace octet::hf {
 
 namespace {
 
-constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50, kEnd64 = 0x06064b50, kLocator64 = 0x07064b50;
+constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50, kEnd64 = 0x06064b50,
+                   kLocator64 = 0x07064b50;
 constexpr uint64_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kLocatorSize = 20, kEnd64Size = 56;
 constexpr uint64_t kMaxComment = 65535;
 
@@ -21,18 +22,23 @@ class Reader {
   uint64_t size() const { return bytes_.size(); }
 
   [[noreturn]] void corrupt(const std::string& expected, uint64_t offset) const {
-    fail(ErrorCode::corrupt, {.what = "cannot read the zip archive", .expected = expected,
+    fail(ErrorCode::corrupt, {.what = "cannot read the zip archive",
+                              .expected = expected,
                               .where = "in " + where_ + ", byte " + std::to_string(offset),
                               .hint = "the file is damaged or incomplete; fetch or write it again"});
   }
   [[noreturn]] void unsupported(const std::string& what, const std::string& hint, uint64_t offset) const {
-    fail(ErrorCode::unsupported, {.what = "cannot read the zip archive", .expected = what,
-                                  .where = "in " + where_ + ", byte " + std::to_string(offset), .hint = hint});
+    fail(ErrorCode::unsupported, {.what = "cannot read the zip archive",
+                                  .expected = what,
+                                  .where = "in " + where_ + ", byte " + std::to_string(offset),
+                                  .hint = hint});
   }
 
   std::span<const std::byte> range(uint64_t offset, uint64_t length, const char* what) const {
     if (offset > size() || length > size() - offset)
-      corrupt(std::string("expected ") + what + " of " + std::to_string(length) + " bytes within a file of " + std::to_string(size()), std::min(offset, size()));
+      corrupt(std::string("expected ") + what + " of " + std::to_string(length) + " bytes within a file of " +
+                  std::to_string(size()),
+              std::min(offset, size()));
     return bytes_.subspan(offset, length);
   }
 
@@ -54,7 +60,8 @@ struct Directory {
 
 /// The end record stands before a comment of unknown length, so it is searched from the back.
 Directory find_directory(const Reader& reader) {
-  if (reader.size() < kEndSize) reader.corrupt("expected an end record, got a file of " + std::to_string(reader.size()) + " bytes", reader.size());
+  if (reader.size() < kEndSize)
+    reader.corrupt("expected an end record, got a file of " + std::to_string(reader.size()) + " bytes", reader.size());
   uint64_t last = reader.size() - kEndSize, first = last > kMaxComment ? last - kMaxComment : 0;
   uint64_t end = last + 1;
   for (uint64_t at = last + 1; at-- > first;)
@@ -77,7 +84,9 @@ Directory find_directory(const Reader& reader) {
   }
   reader.range(directory.offset, directory.size, "a central directory");
   if (directory.entries > directory.size / kCentralSize)
-    reader.corrupt(std::to_string(directory.entries) + " entries do not fit a directory of " + std::to_string(directory.size) + " bytes", directory.offset);
+    reader.corrupt(std::to_string(directory.entries) + " entries do not fit a directory of " +
+                       std::to_string(directory.size) + " bytes",
+                   directory.offset);
   return directory;
 }
 
@@ -96,11 +105,15 @@ std::map<std::string, ZipEntry> read_zip(const MappedFile& file, const std::stri
   std::map<std::string, ZipEntry> entries;
   uint64_t at = directory.offset, directory_end = directory.offset + directory.size;
   for (uint64_t index = 0; index < directory.entries; ++index) {
-    if (directory_end - at < kCentralSize || reader.at<uint32_t>(at) != kCentral) reader.corrupt("expected directory entry " + std::to_string(index), at);
+    if (directory_end - at < kCentralSize || reader.at<uint32_t>(at) != kCentral)
+      reader.corrupt("expected directory entry " + std::to_string(index), at);
     uint16_t flags = reader.at<uint16_t>(at + 8), method = reader.at<uint16_t>(at + 10);
-    uint64_t packed = reader.at<uint32_t>(at + 20), size = reader.at<uint32_t>(at + 24), local = reader.at<uint32_t>(at + 42);
-    uint64_t name_size = reader.at<uint16_t>(at + 28), extra_size = reader.at<uint16_t>(at + 30), comment_size = reader.at<uint16_t>(at + 32);
-    if (name_size + extra_size + comment_size > directory_end - at - kCentralSize) reader.corrupt("directory entry " + std::to_string(index) + " is cut off", at);
+    uint64_t packed = reader.at<uint32_t>(at + 20), size = reader.at<uint32_t>(at + 24),
+             local = reader.at<uint32_t>(at + 42);
+    uint64_t name_size = reader.at<uint16_t>(at + 28), extra_size = reader.at<uint16_t>(at + 30),
+             comment_size = reader.at<uint16_t>(at + 32);
+    if (name_size + extra_size + comment_size > directory_end - at - kCentralSize)
+      reader.corrupt("directory entry " + std::to_string(index) + " is cut off", at);
     auto name_bytes = reader.range(at + kCentralSize, name_size, "a name");
     std::string name(reinterpret_cast<const char*>(name_bytes.data()), name_bytes.size());
 
@@ -123,11 +136,15 @@ std::map<std::string, ZipEntry> read_zip(const MappedFile& file, const std::stri
       extra = field + length;
     }
 
-    if ((flags & 1) != 0) reader.unsupported("entry " + name + " is encrypted", "save the checkpoint without encryption", at);
+    if ((flags & 1) != 0)
+      reader.unsupported("entry " + name + " is encrypted", "save the checkpoint without encryption", at);
     if (method != 0)
-      reader.unsupported("entry " + name + " is compressed (method " + std::to_string(method) + "), expected stored entries as torch.save writes them",
+      reader.unsupported("entry " + name + " is compressed (method " + std::to_string(method) +
+                             "), expected stored entries as torch.save writes them",
                          "unpack the archive and pack it again without compression, or save it with safetensors", at);
-    if (packed != size) reader.corrupt("entry " + name + " has " + std::to_string(size) + " bytes stored in " + std::to_string(packed), at);
+    if (packed != size)
+      reader.corrupt("entry " + name + " has " + std::to_string(size) + " bytes stored in " + std::to_string(packed),
+                     at);
     reader.range(local, kLocalSize, "a local header");
     if (reader.at<uint32_t>(local) != kLocal) reader.corrupt("expected the local header of " + name, local);
     uint64_t data = local + kLocalSize + reader.at<uint16_t>(local + 26) + reader.at<uint16_t>(local + 28);

@@ -17,7 +17,8 @@ struct ZipEntry {
 
 /// Whether the bytes begin like a zip archive.
 bool looks_like_zip(std::span<const std::byte> bytes) noexcept;
-/// All files of the archive by name. Throws corrupt (with the byte offset), unsupported (compressed or encrypted entries, several disks).
+/// All files of the archive by name. Throws corrupt (with the byte offset), unsupported (compressed or encrypted
+/// entries, several disks).
 std::map<std::string, ZipEntry> read_zip(const MappedFile& file, const std::string& where);
 
 }  // namespace octet::hf

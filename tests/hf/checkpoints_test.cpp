@@ -1,4 +1,5 @@
-// Real checkpoints of other people's training, read from the download cache (scripts/setup.sh fetches them); skipped when absent.
+// Real checkpoints of other people's training, read from the download cache (scripts/setup.sh fetches them); skipped
+// when absent.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -56,7 +57,8 @@ TEST(Checkpoints, AntibodyRobertaFillsMaskedResidues) {
   fs::path folder = fs::temp_directory_path() / ("octet-sapiens-" + std::to_string(::getpid()));
   fs::create_directories(folder);
   write_safetensors(folder / "model.safetensors", {tensors.begin(), tensors.end()});
-  std::ofstream(folder / "config.json") << R"({"model_type":"roberta","architectures":["RobertaForMaskedLM"],"hidden_size":128,"num_hidden_layers":4,
+  std::ofstream(folder / "config.json")
+      << R"({"model_type":"roberta","architectures":["RobertaForMaskedLM"],"hidden_size":128,"num_hidden_layers":4,
     "num_attention_heads":8,"intermediate_size":256,"vocab_size":25,"max_position_embeddings":146,"type_vocab_size":0,"pad_token_id":1,"layer_norm_eps":1e-5})";
   LoadedModel model = load_model(folder);
   fs::remove_all(folder);
@@ -64,8 +66,9 @@ TEST(Checkpoints, AntibodyRobertaFillsMaskedResidues) {
 
   // The masked-language head, which graphs leave out: dense, GELU, LayerNorm, then the rows of the word table.
   auto values = [&](const char* name) { return tensors.at(name).to_f32(); };
-  const auto dense = values("lm_head.dense.weight"), dense_bias = values("lm_head.dense.bias"), gamma = values("lm_head.layer_norm.weight"),
-             beta = values("lm_head.layer_norm.bias"), words = values("lm_head.weight"), bias = values("lm_head.bias");
+  const auto dense = values("lm_head.dense.weight"), dense_bias = values("lm_head.dense.bias"),
+             gamma = values("lm_head.layer_norm.weight"), beta = values("lm_head.layer_norm.bias"),
+             words = values("lm_head.weight"), bias = values("lm_head.bias");
   auto best = [&](const double* x) {
     std::vector<double> h(128);
     double mean = 0, variance = 0;
@@ -80,7 +83,8 @@ TEST(Checkpoints, AntibodyRobertaFillsMaskedResidues) {
     double top = -1e30;
     for (size_t word = 4; word < 24; ++word) {
       double score = bias[word];
-      for (size_t i = 0; i < 128; ++i) score += words[word * 128 + i] * ((h[i] - mean) / std::sqrt(variance + 1e-5) * gamma[i] + beta[i]);
+      for (size_t i = 0; i < 128; ++i)
+        score += words[word * 128 + i] * ((h[i] - mean) / std::sqrt(variance + 1e-5) * gamma[i] + beta[i]);
       if (score > top) {
         top = score;
         winner = word;
@@ -90,7 +94,8 @@ TEST(Checkpoints, AntibodyRobertaFillsMaskedResidues) {
   };
 
   const std::string residues = "ACDEFGHIKLMNPQRSTVWY";  // ids from 4; 0 <s>, 1 <pad>, 2 </s>, 24 <mask>
-  const std::string heavy = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKGRFTISRDNSKNTLYLQMNSLRAEDTAVYYCAKWGQGTLVTVSS";
+  const std::string heavy =
+      "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKGRFTISRDNSKNTLYLQMNSLRAEDTAVYYCAKWGQGTLVTVSS";
   std::vector<int64_t> ids{0};
   for (char c : heavy) ids.push_back(static_cast<int64_t>(residues.find(c)) + 4);
   ids.push_back(2);

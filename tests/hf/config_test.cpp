@@ -53,7 +53,8 @@ TEST(Config, ReadsWhatIsWritten) {
   ModelConfig config = parse_config(R"({"model_type":"roberta","architectures":["RobertaForSequenceClassification"],
     "hidden_size":32,"num_attention_heads":4,"num_hidden_layers":2,"intermediate_size":64,"vocab_size":99,
     "max_position_embeddings":42,"type_vocab_size":1,"pad_token_id":null,"layer_norm_eps":1e-5,"hidden_act":"gelu_pytorch_tanh",
-    "id2label":{"0":"no","2":"yes","1":"maybe"},"problem_type":"multi_label_classification"})", "test");
+    "id2label":{"0":"no","2":"yes","1":"maybe"},"problem_type":"multi_label_classification"})",
+                                    "test");
   EXPECT_EQ(config.head, Head::sequence_classification);
   EXPECT_EQ(config.hidden_act, "gelu_new");
   EXPECT_EQ(config.labels, (std::vector<std::string>{"no", "maybe", "yes"}));
@@ -73,8 +74,16 @@ TEST(Config, HeadsComeFromTheArchitecture) {
   EXPECT_EQ(head("BertModel"), Head::encoder);
 }
 
+TEST(Config, LabelsComeFromEitherMap) {
+  ModelConfig config = parse_config(R"({"model_type":"bert","label2id":{"yes":1,"no":0}})", "test");
+  EXPECT_EQ(config.labels, (std::vector<std::string>{"no", "yes"}));
+  EXPECT_EQ(parse_config(R"({"model_type":"bert","id2label":{"0":0,"1":1}})", "test").labels,
+            (std::vector<std::string>{"0", "1"}));
+}
+
 TEST(Config, NumLabelsWinsOverAnOldListOfNames) {
-  ModelConfig config = parse_config(R"({"model_type":"bert","num_labels":50,"id2label":{"0":"LABEL_0","1":"LABEL_1"}})", "test");
+  ModelConfig config =
+      parse_config(R"({"model_type":"bert","num_labels":50,"id2label":{"0":"LABEL_0","1":"LABEL_1"}})", "test");
   EXPECT_EQ(config.num_labels, 50);
   ASSERT_EQ(config.labels.size(), 50u);
   EXPECT_EQ(config.labels[49], "LABEL_49");
@@ -105,6 +114,10 @@ TEST(Config, RefusesWithTheKeyAndTheValue) {
       {R"({"model_type":"bert","architectures":["BertForMultipleChoice"]})", "unsupported", "BertForMultipleChoice"},
       {R"({"model_type":"bert","architectures":"BertModel"})", "corrupt", "architectures"},
       {R"({"model_type":"bert","id2label":["a"]})", "corrupt", "id2label"},
+      {R"({"model_type":"bert","label2id":{"a":1}})", "corrupt", "gaps"},
+      {R"({"model_type":"bert","label2id":{"a":0,"b":0}})", "corrupt", "twice"},
+      {R"({"model_type":"bert","label2id":{"a":"0"}})", "corrupt", "id for label a"},
+      {R"({"model_type":"bert","label2id":[]})", "corrupt", "label2id"},
       {R"({"model_type":"bert","id2label":{"a":"b"}})", "corrupt", "ids 0, 1, 2"},
       {R"({"model_type":"bert","id2label":{"1":"b"}})", "corrupt", "gaps"},
       {R"({"model_type":"bert","id2label":{"0":"b","00":"c"}})", "corrupt", "twice"},
@@ -120,12 +133,14 @@ TEST(Config, RefusesWithTheKeyAndTheValue) {
 
 TEST(Config, ReadsASentenceTransformersFolder) {
   auto folder = scratch("sentence");
-  write(folder / "modules.json", R"([{"idx":0,"name":"0","path":"0_Transformer","type":"sentence_transformers.models.Transformer"},
+  write(folder / "modules.json",
+        R"([{"idx":0,"name":"0","path":"0_Transformer","type":"sentence_transformers.models.Transformer"},
     {"idx":1,"name":"1","path":"1_Pooling","type":"sentence_transformers.models.Pooling"},
     {"idx":2,"name":"2","path":"2_Normalize","type":"sentence_transformers.models.Normalize"}])");
   write(folder / "0_Transformer/config.json", R"({"model_type":"bert","architectures":["BertModel"]})");
   write(folder / "0_Transformer/sentence_bert_config.json", R"({"max_seq_length":128,"do_lower_case":true})");
-  write(folder / "1_Pooling/config.json", R"({"word_embedding_dimension":768,"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false})");
+  write(folder / "1_Pooling/config.json",
+        R"({"word_embedding_dimension":768,"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false})");
   ModelConfig config = read_config(folder);
   EXPECT_EQ(transformer_folder(folder), folder / "0_Transformer");
   ASSERT_TRUE(config.sentence.has_value());
@@ -135,7 +150,8 @@ TEST(Config, ReadsASentenceTransformersFolder) {
   EXPECT_EQ(config.sentence->max_seq_length, 128);
   EXPECT_TRUE(config.sentence->do_lower_case);
 
-  for (const char* pooling : {R"({"pooling_mode_cls_token":true,"pooling_mode_max_tokens":true})", "{}", R"({"pooling_mode":"lasttoken"})", "3"}) {
+  for (const char* pooling : {R"({"pooling_mode_cls_token":true,"pooling_mode_max_tokens":true})", "{}",
+                              R"({"pooling_mode":"lasttoken"})", "3"}) {
     write(folder / "1_Pooling/config.json", pooling);
     EXPECT_EQ(outcome([&] { read_config(folder); }).first, "unsupported") << pooling;
   }

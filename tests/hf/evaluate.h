@@ -11,7 +11,8 @@
 namespace octet::hf {
 
 /// Outputs by name for one row of ids; every value as a flat list.
-inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, const std::vector<int64_t>& ids, const std::vector<int64_t>& type_ids) {
+inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, const std::vector<int64_t>& ids,
+                                                           const std::vector<int64_t>& type_ids) {
   using Values = std::vector<double>;
   std::map<ValueId, Values> known;
   const int64_t tokens = static_cast<int64_t>(ids.size());
@@ -33,12 +34,16 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
     switch (node.op) {
       case Op::positions: {
         int64_t start = node.integer("start", 0), pad = node.integer("padding_id", -1), at = start;
-        for (double id : x) out.push_back(pad >= 0 && static_cast<int64_t>(id) == pad ? static_cast<double>(pad) : static_cast<double>(at++));
+        for (double id : x)
+          out.push_back(pad >= 0 && static_cast<int64_t>(id) == pad ? static_cast<double>(pad)
+                                                                    : static_cast<double>(at++));
         break;
       }
       case Op::embedding: {
         int64_t width = last(node.inputs[0]);
-        for (double index : get(node.inputs[1])) out.insert(out.end(), x.begin() + static_cast<int64_t>(index) * width, x.begin() + (static_cast<int64_t>(index) + 1) * width);
+        for (double index : get(node.inputs[1]))
+          out.insert(out.end(), x.begin() + static_cast<int64_t>(index) * width,
+                     x.begin() + (static_cast<int64_t>(index) + 1) * width);
         break;
       }
       case Op::add: {
@@ -52,8 +57,11 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
         for (size_t row = 0; row < x.size() / width; ++row) {
           double mean = 0, square = 0;
           for (size_t i = 0; i < width; ++i) mean += x[row * width + i] / static_cast<double>(width);
-          for (size_t i = 0; i < width; ++i) square += std::pow(x[row * width + i] - mean, 2) / static_cast<double>(width);
-          for (size_t i = 0; i < width; ++i) out.push_back((x[row * width + i] - mean) / std::sqrt(square + node.number("epsilon", 0)) * gamma[i] + beta[i]);
+          for (size_t i = 0; i < width; ++i)
+            square += std::pow(x[row * width + i] - mean, 2) / static_cast<double>(width);
+          for (size_t i = 0; i < width; ++i)
+            out.push_back((x[row * width + i] - mean) / std::sqrt(square + node.number("epsilon", 0)) * gamma[i] +
+                          beta[i]);
         }
         break;
       }
@@ -63,17 +71,24 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
         for (int64_t row = 0; row < static_cast<int64_t>(x.size()) / k; ++row)
           for (int64_t j = 0; j < n; ++j) {
             double sum = node.input(2) == kNone ? 0.0 : get(node.input(2))[static_cast<size_t>(j)];
-            for (int64_t i = 0; i < k; ++i) sum += x[static_cast<size_t>(row * k + i)] * w[static_cast<size_t>(j * k + i)];
+            for (int64_t i = 0; i < k; ++i)
+              sum += x[static_cast<size_t>(row * k + i)] * w[static_cast<size_t>(j * k + i)];
             out.push_back(sum);
           }
         break;
       }
       case Op::gelu:
         for (double v : x)
-          out.push_back(node.text("approximate", "none") == "tanh" ? v / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))) : v / 2 * (1 + std::erf(v / std::sqrt(2.0))));
+          out.push_back(node.text("approximate", "none") == "tanh"
+                            ? v / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)))
+                            : v / 2 * (1 + std::erf(v / std::sqrt(2.0))));
         break;
-      case Op::relu: for (double v : x) out.push_back(std::max(v, 0.0)); break;
-      case Op::tanh: for (double v : x) out.push_back(std::tanh(v)); break;
+      case Op::relu:
+        for (double v : x) out.push_back(std::max(v, 0.0));
+        break;
+      case Op::tanh:
+        for (double v : x) out.push_back(std::tanh(v));
+        break;
       case Op::attention_scores: {
         const Values& keys = get(node.inputs[1]);
         int64_t heads = node.integer("heads", 1), width = last(node.inputs[0]), part = width / heads;
@@ -81,7 +96,9 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
           for (int64_t i = 0; i < tokens; ++i)
             for (int64_t j = 0; j < tokens; ++j) {
               double sum = 0;
-              for (int64_t d = 0; d < part; ++d) sum += x[static_cast<size_t>(i * width + h * part + d)] * keys[static_cast<size_t>(j * width + h * part + d)];
+              for (int64_t d = 0; d < part; ++d)
+                sum += x[static_cast<size_t>(i * width + h * part + d)] *
+                       keys[static_cast<size_t>(j * width + h * part + d)];
               out.push_back(sum * node.number("scale", 1));
             }
         break;
@@ -101,7 +118,9 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
           for (int64_t i = 0; i < tokens; ++i)
             for (int64_t j = 0; j < tokens; ++j)
               for (int64_t d = 0; d < part; ++d)
-                out[static_cast<size_t>(i * width + h * part + d)] += x[static_cast<size_t>((h * tokens + i) * tokens + j)] * values[static_cast<size_t>(j * width + h * part + d)];
+                out[static_cast<size_t>(i * width + h * part + d)] +=
+                    x[static_cast<size_t>((h * tokens + i) * tokens + j)] *
+                    values[static_cast<size_t>(j * width + h * part + d)];
         break;
       }
       case Op::select_first: out.assign(x.begin(), x.begin() + last(node.inputs[0])); break;

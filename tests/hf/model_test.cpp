@@ -55,14 +55,16 @@ TEST_P(Golden, GraphComputesWhatTransformersDoes) {
   nlohmann::json golden = read_json(kData / GetParam() / "golden.json");
   EXPECT_EQ(model.max_tokens, 24);
   for (size_t row = 0; row < golden["rows"].size(); ++row) {
-    auto outputs = evaluate(model.graph, golden["rows"][row]["ids"].get<std::vector<int64_t>>(), golden["rows"][row]["type_ids"].get<std::vector<int64_t>>());
+    auto outputs = evaluate(model.graph, golden["rows"][row]["ids"].get<std::vector<int64_t>>(),
+                            golden["rows"][row]["type_ids"].get<std::vector<int64_t>>());
     ASSERT_EQ(outputs.size(), golden["outputs"].size());
     for (const auto& [name, rows] : golden["outputs"].items()) {
       auto expected = rows[row].get<std::vector<double>>();
       ASSERT_EQ(outputs.at(name).size(), expected.size()) << name;
       double scale = 0;
       for (double value : expected) scale = std::max(scale, std::abs(value));
-      for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(outputs.at(name)[i], expected[i], 1e-5 * scale) << name << " row " << row << " value " << i;
+      for (size_t i = 0; i < expected.size(); ++i)
+        ASSERT_NEAR(outputs.at(name)[i], expected[i], 1e-5 * scale) << name << " row " << row << " value " << i;
     }
   }
 }
@@ -80,8 +82,10 @@ TEST_P(Golden, ParametersCarryTheCheckpointsNamesAndValues) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
-                         testing::Values("bert-classification", "bert-regression", "bert-token", "bert-qa", "bert-encoder", "bert-pretraining", "bert-sentence-mean",
-                                         "bert-sentence-max", "roberta-classification", "roberta-token", "roberta-qa", "roberta-sentence-cls", "roberta-masked"),
+                         testing::Values("bert-classification", "bert-regression", "bert-token", "bert-qa",
+                                         "bert-encoder", "bert-pretraining", "bert-sentence-mean", "bert-sentence-max",
+                                         "roberta-classification", "roberta-token", "roberta-qa",
+                                         "roberta-sentence-cls", "roberta-masked"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -101,8 +105,9 @@ TEST(Model, TellsFamilyHeadAndLabels) {
 
 TEST(Model, GuessesTypeAndHeadFromTheWeights) {
   for (const auto& [name, type, head] : {std::tuple{"bert-classification", "bert", Head::sequence_classification},
-                                        {"bert-qa", "bert", Head::question_answering}, {"roberta-classification", "roberta", Head::sequence_classification},
-                                        {"roberta-sentence-cls", "roberta", Head::sentence_embedding}}) {
+                                         {"bert-qa", "bert", Head::question_answering},
+                                         {"roberta-classification", "roberta", Head::sequence_classification},
+                                         {"roberta-sentence-cls", "roberta", Head::sentence_embedding}}) {
     fs::path folder = copy_of(name);
     nlohmann::json config = read_json(folder / "config.json");
     config.erase("model_type");
@@ -131,8 +136,9 @@ TEST(Model, ReportsEverythingWrongAtOnce) {
   });
   auto [code, text] = outcome(folder);
   EXPECT_EQ(code, "corrupt");
-  for (const char* part : {"missing (2)", "bert.encoder.layer.1.output.dense.bias [32]", "classifier.weight [3, 32]", "of another shape or type (2)",
-                           "bert.pooler.dense.weight: expected [32, 32], got [2, 32]", "classifier.bias: expected f32, f16, bf16 or f64, got s32", "unexpected (1)",
+  for (const char* part : {"missing (2)", "bert.encoder.layer.1.output.dense.bias [32]", "classifier.weight [3, 32]",
+                           "of another shape or type (2)", "bert.pooler.dense.weight: expected [32, 32], got [2, 32]",
+                           "classifier.bias: expected f32, f16, bf16 or f64, got s32", "unexpected (1)",
                            "bert.encoder.layer.2.output.dense.bias [32]"})
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   EXPECT_EQ(text.find("cls.predictions"), std::string::npos);
@@ -148,7 +154,8 @@ TEST(Model, UnexpectedTensorsAreAcceptedOnlyOnDemand) {
 TEST(Model, NamesWeightsThatAreNotFinite) {
   fs::path folder = copy_of("bert-classification");
   edit(folder, [](auto& tensors) {
-    for (auto [name, value] : {std::pair{"classifier.bias", std::numeric_limits<float>::quiet_NaN()}, {"bert.pooler.dense.bias", -std::numeric_limits<float>::infinity()}}) {
+    for (auto [name, value] : {std::pair{"classifier.bias", std::numeric_limits<float>::quiet_NaN()},
+                               {"bert.pooler.dense.bias", -std::numeric_limits<float>::infinity()}}) {
       std::vector<float> values = tensors.at(name).to_f32();
       values.back() = value;
       tensors[name] = Tensor::from(values, tensors.at(name).shape());
@@ -244,15 +251,25 @@ TEST(Model, RefusesSizesThatAreNotTheCheckpoints) {
     const char* key;
     int64_t value;
   };
-  for (const Change& change : {Change{"hidden_size", 64}, {"intermediate_size", 47}, {"vocab_size", 61}, {"num_hidden_layers", 3}, {"num_hidden_layers", 1},
-                               {"max_position_embeddings", 25}, {"type_vocab_size", 1}, {"type_vocab_size", 0}, {"hidden_size", int64_t{1} << 30},
-                               {"num_hidden_layers", 1024}, {"num_labels", 4}}) {
+  for (const Change& change : {Change{"hidden_size", 64},
+                               {"intermediate_size", 47},
+                               {"vocab_size", 61},
+                               {"num_hidden_layers", 3},
+                               {"num_hidden_layers", 1},
+                               {"max_position_embeddings", 25},
+                               {"type_vocab_size", 1},
+                               {"type_vocab_size", 0},
+                               {"hidden_size", int64_t{1} << 30},
+                               {"num_hidden_layers", 1024},
+                               {"num_labels", 4}}) {
     fs::path folder = copy_of("bert-classification");
     nlohmann::json config = read_json(folder / "config.json");
     config[change.key] = change.value;
     write(folder / "config.json", config.dump());
     EXPECT_EQ(outcome(folder).first, "corrupt") << change.key << " " << change.value;
-    EXPECT_EQ(outcome(folder, {.new_labels = 3}).first, std::string(change.key) == "num_labels" ? "accepted" : "corrupt") << change.key;
+    EXPECT_EQ(outcome(folder, {.new_labels = 3}).first,
+              std::string(change.key) == "num_labels" ? "accepted" : "corrupt")
+        << change.key;
   }
 }
 

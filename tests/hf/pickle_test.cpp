@@ -36,7 +36,8 @@ std::string little(uint64_t value, int bytes) {
 
 /// The plain format around one pickle (without its PROTO and STOP) and two storages of four f32.
 std::string plain(const std::string& object, const std::string& keys = "](X\x01" + std::string(3, '\0') + "0e") {
-  std::string text = std::string("\x80\x02\x8a\x0a", 4) + "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." + "\x80\x02M\xe9\x03." + "\x80\x02}.";
+  std::string text = std::string("\x80\x02\x8a\x0a", 4) + "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." +
+                     "\x80\x02M\xe9\x03." + "\x80\x02}.";
   text += "\x80\x02" + object + ".";
   text += "\x80\x02" + keys + ".";
   float values[4] = {1, 2, 3, 4};
@@ -46,10 +47,10 @@ std::string plain(const std::string& object, const std::string& keys = "](X\x01"
 std::string text_op(const std::string& value) { return "X" + little(value.size(), 4) + value; }
 
 /// {"x": a tensor of storage 0 with these arguments (pickled offset, sizes, strides)}
-std::string one_tensor(const std::string& offset, const std::string& sizes, const std::string& strides, const std::string& type = "FloatStorage",
-                       const std::string& elements = "K\x04") {
-  return "}" + text_op("x") + "ctorch._utils\n_rebuild_tensor_v2\n((" + text_op("storage") + "ctorch\n" + type + "\n" + text_op("0") + text_op("cpu") +
-         elements + "tQ" + offset + sizes + strides + "\x89" + "}tRs";
+std::string one_tensor(const std::string& offset, const std::string& sizes, const std::string& strides,
+                       const std::string& type = "FloatStorage", const std::string& elements = "K\x04") {
+  return "}" + text_op("x") + "ctorch._utils\n_rebuild_tensor_v2\n((" + text_op("storage") + "ctorch\n" + type + "\n" +
+         text_op("0") + text_op("cpu") + elements + "tQ" + offset + sizes + strides + "\x89" + "}tRs";
 }
 
 TEST(Pickle, TensorsOfTheGoldenCheckpointsAreThoseOfTorch) {
@@ -74,17 +75,22 @@ TEST(Pickle, TensorsOfTheGoldenCheckpointsAreThoseOfTorch) {
         sum += values[i];
         dot += values[i] * static_cast<double>(i % 7 + 1);
       }
-      EXPECT_NEAR(sum, expected["sum"].get<double>(), 1e-9 * static_cast<double>(values.size())) << folder << " " << name;
-      EXPECT_NEAR(dot, expected["dot"].get<double>(), 1e-9 * static_cast<double>(values.size())) << folder << " " << name;
+      EXPECT_NEAR(sum, expected["sum"].get<double>(), 1e-9 * static_cast<double>(values.size()))
+          << folder << " " << name;
+      EXPECT_NEAR(dot, expected["dot"].get<double>(), 1e-9 * static_cast<double>(values.size()))
+          << folder << " " << name;
     }
   }
   EXPECT_EQ(files, 4);
 }
 
 TEST(Pickle, FollowsOffsetsAndStrides) {
-  auto values = [](const std::string& object) { return parse_pytorch(bytes_of(plain(object)), "test").at("x").to_f32(); };
+  auto values = [](const std::string& object) {
+    return parse_pytorch(bytes_of(plain(object)), "test").at("x").to_f32();
+  };
   EXPECT_EQ(values(one_tensor("K\x01", "K\x02\x85", "K\x01\x85")), (std::vector<float>{2, 3}));
-  EXPECT_EQ(values(one_tensor(std::string("K\0", 2), "K\x02K\x02\x86", "K\x01K\x02\x86")), (std::vector<float>{1, 3, 2, 4}));
+  EXPECT_EQ(values(one_tensor(std::string("K\0", 2), "K\x02K\x02\x86", "K\x01K\x02\x86")),
+            (std::vector<float>{1, 3, 2, 4}));
   EXPECT_EQ(values(one_tensor("K\x01", "K\x02\x85", "K\x02\x85")), (std::vector<float>{2, 4}));
   EXPECT_EQ(values(one_tensor("K\x03", "K\x03\x85", std::string("K\0\x85", 3))), (std::vector<float>{4, 4, 4}));
   EXPECT_EQ(values(one_tensor("K\x03", ")", ")")), (std::vector<float>{4}));
@@ -94,7 +100,10 @@ TEST(Pickle, FollowsOffsetsAndStrides) {
 TEST(Pickle, FindsTheStateDictionaryInATrainersFile) {
   std::string inner = one_tensor("K\x01", "K\x02\x85", "K\x01\x85");
   EXPECT_EQ(parse_pytorch(bytes_of(plain("}" + text_op("model") + inner + "s")), "test").count("x"), 1u);
-  EXPECT_EQ(parse_pytorch(bytes_of(plain("}" + text_op("epoch") + "K\x01s" + text_op("state_dict") + inner + "s")), "test").count("x"), 1u);
+  EXPECT_EQ(
+      parse_pytorch(bytes_of(plain("}" + text_op("epoch") + "K\x01s" + text_op("state_dict") + inner + "s")), "test")
+          .count("x"),
+      1u);
   EXPECT_EQ(outcome(plain("}" + text_op("other") + inner + "s")).first, "unsupported");
   EXPECT_EQ(outcome(plain("}", "]")).first, "unsupported");
   EXPECT_EQ(outcome(plain("N", "]")).first, "unsupported");
@@ -141,8 +150,10 @@ TEST(Pickle, RefusesWhatIsNotData) {
       {one_tensor("K\x01", "K\x02\x85", "J\xff\xff\xff\xff\x85"), "corrupt", "not negative"},
       {one_tensor("K\x01", "J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86", "K\x01K\x01\x86"), "corrupt", "overflows"},
       {one_tensor("K\x01", "K\x02\x85", "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85"), "corrupt", "64 bits"},
-      {one_tensor(std::string("K\0", 2), "J\xff\xff\xff\x7f\x85", std::string("K\0\x85", 3)), "unsupported", "many times the size"},
-      {one_tensor("K\x01", "K\x02\x85", "K\x01\x85", "ComplexFloatStorage"), "unsupported", "torch.ComplexFloatStorage"},
+      {one_tensor(std::string("K\0", 2), "J\xff\xff\xff\x7f\x85", std::string("K\0\x85", 3)), "unsupported",
+       "many times the size"},
+      {one_tensor("K\x01", "K\x02\x85", "K\x01\x85", "ComplexFloatStorage"), "unsupported",
+       "torch.ComplexFloatStorage"},
       {one_tensor("K\x01", "K\x02\x85", "K\x01\x85", "FloatStorage", "K\x05"), "corrupt", "expected 5 elements, got 4"},
       {one_tensor("K\x01", "K\x02\x85", "K\x01\x85", "DoubleStorage"), "corrupt", "expected 32 bytes"},
       {one_tensor("K\x01", "K\x02\x85", "K\x01\x85", "FloatStorage", "J\xff\xff\xff\xff"), "corrupt", "storage's size"},
@@ -173,14 +184,17 @@ TEST(Pickle, RefusesEveryTruncationOfThePlainFormat) {
     ASSERT_EQ(code, "corrupt") << size;
   }
   std::string real = read_text(kData / "bert-pretraining" / "pytorch_model.bin");
-  for (size_t size = 0; size < real.size(); size += size < 12000 ? 7 : 997) ASSERT_NE(outcome(real.substr(0, size)).first, "accepted") << size;
+  for (size_t size = 0; size < real.size(); size += size < 12000 ? 7 : 997)
+    ASSERT_NE(outcome(real.substr(0, size)).first, "accepted") << size;
 }
 
 TEST(Pickle, RefusesEveryTruncationOfTheZipFormat) {
   std::string whole = read_text(kData / "bert-regression" / "pytorch_model.bin");
   EXPECT_EQ(outcome(whole).first, "accepted");
-  for (size_t size = 0; size < whole.size(); size += 61) ASSERT_EQ(outcome(whole.substr(0, size)).first, "corrupt") << size;
-  for (size_t cut = 1; cut < 200; ++cut) ASSERT_EQ(outcome(whole.substr(0, whole.size() - cut)).first, "corrupt") << cut;
+  for (size_t size = 0; size < whole.size(); size += 61)
+    ASSERT_EQ(outcome(whole.substr(0, size)).first, "corrupt") << size;
+  for (size_t cut = 1; cut < 200; ++cut)
+    ASSERT_EQ(outcome(whole.substr(0, whole.size() - cut)).first, "corrupt") << cut;
 }
 
 TEST(Zip, RefusesCompressionEncryptionAndWrongOffsets) {

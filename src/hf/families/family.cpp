@@ -10,7 +10,9 @@ const std::vector<const Family*>& families() {
   return all;
 }
 
-ValueId Builder::parameter(const std::string& name, Shape shape) { return graph.add_parameter(name, weights.take(name, shape)); }
+ValueId Builder::parameter(const std::string& name, Shape shape) {
+  return graph.add_parameter(name, weights.take(name, shape));
+}
 
 ValueId Builder::linear(const std::string& path, ValueId x, int64_t in, int64_t out) {
   ValueId weight = parameter(path + ".weight", {out, in});
@@ -31,7 +33,8 @@ ValueId Builder::embedding(const std::string& path, ValueId indices, int64_t row
 ValueId Builder::activation(const std::string& path, ValueId x) {
   if (config.hidden_act == "relu") return graph.add(Op::relu, path, {x});
   if (config.hidden_act == "tanh") return graph.add(Op::tanh, path, {x});
-  return graph.add(Op::gelu, path, {x}, {{"approximate", std::string(config.hidden_act == "gelu_new" ? "tanh" : "none")}});
+  return graph.add(Op::gelu, path, {x},
+                   {{"approximate", std::string(config.hidden_act == "gelu_new" ? "tanh" : "none")}});
 }
 
 ValueId Builder::bert_embeddings(int64_t start, int64_t padding_id) {
@@ -42,7 +45,8 @@ ValueId Builder::bert_embeddings(int64_t start, int64_t padding_id) {
     ValueId types = embedding(at + "token_type_embeddings", inputs.type_ids, config.type_vocab_size);
     x = graph.add(Op::add, at + "add_types", {x, types});
   }
-  ValueId positions = graph.add(Op::positions, at + "positions", {inputs.ids, inputs.offsets}, {{"start", start}, {"padding_id", padding_id}});
+  ValueId positions = graph.add(Op::positions, at + "positions", {inputs.ids, inputs.offsets},
+                                {{"start", start}, {"padding_id", padding_id}});
   ValueId places = embedding(at + "position_embeddings", positions, config.max_positions);
   x = graph.add(Op::add, at + "add_positions", {x, places});
   weights.allow_unused(at + "position_ids");  // buffers that old versions saved
@@ -59,9 +63,11 @@ ValueId Builder::bert_encoder(ValueId x) {
     ValueId query = linear(self + "query", x, hidden, hidden);
     ValueId key = linear(self + "key", x, hidden, hidden);
     ValueId value = linear(self + "value", x, hidden, hidden);
-    ValueId scores = graph.add(Op::attention_scores, self + "scores", {query, key, inputs.offsets}, {{"heads", heads}, {"scale", scale}});
+    ValueId scores = graph.add(Op::attention_scores, self + "scores", {query, key, inputs.offsets},
+                               {{"heads", heads}, {"scale", scale}});
     ValueId probabilities = graph.add(Op::softmax, self + "softmax", {scores});
-    ValueId context = graph.add(Op::attention_context, self + "context", {probabilities, value, inputs.offsets}, {{"heads", heads}});
+    ValueId context =
+        graph.add(Op::attention_context, self + "context", {probabilities, value, inputs.offsets}, {{"heads", heads}});
     ValueId attended = linear(at + "attention.output.dense", context, hidden, hidden);
     attended = graph.add(Op::add, at + "attention.output.add", {attended, x});
     attended = layer_norm(at + "attention.output.LayerNorm", attended);
@@ -92,7 +98,9 @@ void Builder::common_head(ValueId x) {
       break;
     case Head::sentence_embedding: {
       const SentenceConfig sentence = config.sentence.value_or(SentenceConfig{});
-      Op op = sentence.pooling == Pooling::cls ? Op::select_first : sentence.pooling == Pooling::max ? Op::pool_max : Op::pool_mean;
+      Op op = sentence.pooling == Pooling::cls   ? Op::select_first
+              : sentence.pooling == Pooling::max ? Op::pool_max
+                                                 : Op::pool_mean;
       ValueId pooled = graph.add(op, "pooling", {x, inputs.offsets});
       if (sentence.normalize) pooled = graph.add(Op::normalize, "normalize", {pooled});
       graph.set_output("embedding", pooled);
@@ -101,7 +109,8 @@ void Builder::common_head(ValueId x) {
     case Head::encoder:
     case Head::sequence_classification:  // families place this one themselves
       graph.set_output("last_hidden_state", x);
-      if (weights.has(pooler + "dense.weight")) graph.set_output("pooler_output", first_token_dense(pooler + "dense", x));
+      if (weights.has(pooler + "dense.weight"))
+        graph.set_output("pooler_output", first_token_dense(pooler + "dense", x));
       break;
   }
   weights.allow_unused(pooler);

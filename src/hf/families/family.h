@@ -45,8 +45,8 @@ class Builder {
 
 struct Family {
   std::string_view model_type;
-  std::string_view prefix;       ///< of the encoder's names in checkpoints that have heads
-  std::string_view class_stem;   ///< "Bert" of BertForSequenceClassification
+  std::string_view prefix;      ///< of the encoder's names in checkpoints that have heads
+  std::string_view class_stem;  ///< "Bert" of BertForSequenceClassification
   void (*build)(Builder&);
   int64_t (*max_tokens)(const ModelConfig&);
 };

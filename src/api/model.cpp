@@ -1,6 +1,8 @@
 // Loading a Hugging Face folder behind the public Model.
 #include <octet/model.h>
 
+#include <algorithm>
+
 #include "api/state.h"
 #include "core/error.h"
 #include "core/hash.h"

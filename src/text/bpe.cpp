@@ -1,5 +1,6 @@
 // Byte-pair encoding, with a cache of words: a text repeats its words, and merging one costs more than finding it.
 #include <algorithm>
+#include <cstdio>
 #include <queue>
 
 #include "core/error.h"

@@ -2,6 +2,7 @@
 #include <octet/tokenizer.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include "core/error.h"
 #include "core/file.h"

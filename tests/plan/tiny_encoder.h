@@ -1,6 +1,7 @@
 // A small encoder graph with random weights, for tests of passes, plans and quantizers.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <random>
 #include <string>

@@ -39,6 +39,19 @@ __device__ __forceinline__ void mbarrier_arrive_remote(uint32_t bar, uint32_t ra
       "r"(rank)
       : "memory");
 }
+/// The same where `mine` is true, without a branch (a branch between wgmmas makes the compiler serialize them).
+__device__ __forceinline__ void mbarrier_arrive_remote_if(bool mine, uint32_t bar, uint32_t rank) {
+  asm volatile(
+      "{\n .reg .pred p;\n .reg .b32 remote;\n setp.ne.u32 p, %2, 0;\n @p mapa.shared::cluster.u32 remote, %0, %1;\n"
+      " @p mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(bar),
+      "r"(rank), "r"((uint32_t)mine)
+      : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_if(bool mine, uint32_t bar) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %1, 0;\n @p mbarrier.arrive.shared::cta.b64 _, [%0];\n}" ::"r"(bar),
+               "r"((uint32_t)mine)
+               : "memory");
+}
 /// Waits until the phase of the given parity has completed.
 __device__ __forceinline__ void mbarrier_wait(uint32_t bar, uint32_t parity) {
   asm volatile(

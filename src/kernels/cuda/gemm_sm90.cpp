@@ -1,0 +1,224 @@
+// Host side of the sm_90a GEMMs: the tiles, what they refuse, which one suits, and the launch.
+#include "kernels/cuda/gemm_sm90.h"
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <iterator>
+
+#include "kernels/cuda/gemm_sm90_instances.h"
+
+namespace octet::kernels::cuda {
+namespace {
+
+struct Instance {
+  GemmTile tile;
+  const void* (*kernel)(Out out, bool gelu);
+};
+
+constexpr Instance kInstances[] = {
+    {{"stationary_s8_192_c2", GemmFamily::stationary, DType::s8, 128, 192, 2, 1, 1}, stationary_s8_192_c2},
+    {{"stationary_s8_192_c1", GemmFamily::stationary, DType::s8, 128, 192, 1, 1, 1}, stationary_s8_192_c1},
+    {{"stationary_s8_128_c2", GemmFamily::stationary, DType::s8, 128, 128, 2, 1, 1}, stationary_s8_128_c2},
+    {{"stream_s8_256x192_c2x1", GemmFamily::stream, DType::s8, 256, 192, 2, 1, 1}, stream_s8_256x192_c2x1},
+    {{"stream_s8_256x192_c1x2", GemmFamily::stream, DType::s8, 256, 192, 1, 2, 1}, stream_s8_256x192_c1x2},
+    {{"stream_s8_256x192_c2x2", GemmFamily::stream, DType::s8, 256, 192, 2, 2, 1}, stream_s8_256x192_c2x2},
+    {{"stream_s8_128x192_c2x1", GemmFamily::stream, DType::s8, 128, 192, 2, 1, 1}, stream_s8_128x192_c2x1},
+    {{"stream_s8_128x128_c2x1", GemmFamily::stream, DType::s8, 128, 128, 2, 1, 1}, stream_s8_128x128_c2x1},
+    {{"stream_s8_128x96_c1x2", GemmFamily::stream, DType::s8, 128, 96, 1, 2, 1}, stream_s8_128x96_c1x2},
+    {{"stream_s8_256x128_c2x1", GemmFamily::stream, DType::s8, 256, 128, 2, 1, 1}, stream_s8_256x128_c2x1},
+    {{"small_s8_64x16_k4", GemmFamily::small, DType::s8, 64, 16, 1, 1, 4}, small_s8_64x16_k4},
+    {{"small_s8_64x32_k4", GemmFamily::small, DType::s8, 64, 32, 1, 1, 4}, small_s8_64x32_k4},
+    {{"small_s8_64x48_k4", GemmFamily::small, DType::s8, 64, 48, 1, 1, 4}, small_s8_64x48_k4},
+    {{"small_s8_64x64_k4", GemmFamily::small, DType::s8, 64, 64, 1, 1, 4}, small_s8_64x64_k4},
+    {{"small_s8_64x96_k2", GemmFamily::small, DType::s8, 64, 96, 1, 1, 2}, small_s8_64x96_k2},
+    {{"small_s8_64x128_k2", GemmFamily::small, DType::s8, 64, 128, 1, 1, 2}, small_s8_64x128_k2},
+    {{"small_s8_64x192_k2", GemmFamily::small, DType::s8, 64, 192, 1, 1, 2}, small_s8_64x192_k2},
+    {{"stream_f16_256x192_c2x1", GemmFamily::stream, DType::f16, 256, 192, 2, 1, 1}, stream_f16_256x192_c2x1},
+    {{"stream_f16_256x192_c1x2", GemmFamily::stream, DType::f16, 256, 192, 1, 2, 1}, stream_f16_256x192_c1x2},
+    {{"stream_f16_128x192_c2x1", GemmFamily::stream, DType::f16, 128, 192, 2, 1, 1}, stream_f16_128x192_c2x1},
+    {{"stream_f16_128x128_c2x1", GemmFamily::stream, DType::f16, 128, 128, 2, 1, 1}, stream_f16_128x128_c2x1},
+    {{"small_f16_64x32_k4", GemmFamily::small, DType::f16, 64, 32, 1, 1, 4}, small_f16_64x32_k4},
+    {{"small_f16_64x64_k4", GemmFamily::small, DType::f16, 64, 64, 1, 1, 4}, small_f16_64x64_k4},
+    {{"small_f16_64x128_k2", GemmFamily::small, DType::f16, 64, 128, 1, 1, 2}, small_f16_64x128_k2}
+};
+constexpr int kCount = std::size(kInstances);
+constexpr int kSharedBytes = 232448;     // what a block may have on 9.0
+constexpr int kStaticBytes = 1024 + 512;  // alignment, barriers
+
+constexpr auto kTiles = [] {
+  std::array<GemmTile, kCount> tiles;
+  for (int i = 0; i < kCount; ++i) tiles[i] = kInstances[i].tile;
+  return tiles;
+}();
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int element_bytes(DType type) { return type == DType::f16 ? 2 : type == DType::f32 ? 4 : 1; }
+int k_blocks(const GemmDesc& desc) { return (int)divide_up(desc.k * element_bytes(desc.x), kBlockBytes); }
+
+struct Shared {
+  int stages = 0;
+  int bytes = 0;
+};
+/// How the tile divides shared memory for this k.
+Shared shared_of(const GemmDesc& desc, const GemmTile& tile) {
+  const int blocks = k_blocks(desc), free = kSharedBytes - kStaticBytes, w = tile.columns * kBlockBytes;
+  if (tile.family == GemmFamily::stationary) {
+    const int x = blocks * tile.rows * kBlockBytes, stages = std::min(8, (free - x) / w);
+    return {stages, 1024 + x + stages * w};
+  }
+  const int stage = tile.rows * kBlockBytes + w;
+  const int most = tile.family == GemmFamily::small ? std::min(32, blocks) : 12;
+  const int stages = std::min(most, free / stage);
+  const int sums = tile.family == GemmFamily::small ? tile.split * 128 * tile.columns / 2 * 4 : 0;
+  return {stages, 1024 + std::max(stages * stage, sums)};
+}
+
+using Encode = decltype(&cuTensorMapEncodeTiled);
+/// The driver's function, found at run time so that nothing links against the driver.
+Encode encode_function() {
+  static const Encode function = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) != cudaSuccess)
+      found = nullptr;
+    return (Encode)found;
+  }();
+  return function;
+}
+
+bool encode(CUtensorMap* map, DType type, int rank, const void* base, const cuuint64_t* sizes, const cuuint64_t* strides,
+            const cuuint32_t* box) {
+  const cuuint32_t ones[5] = {1, 1, 1, 1, 1};
+  const Encode function = encode_function();
+  return function != nullptr &&
+         function(map, type == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, rank, (void*)base, sizes,
+                  strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+/// x as [m, k] in boxes of `rows` rows and 128 bytes.
+bool encode_x(CUtensorMap* map, const GemmDesc& desc, const GemmArgs& args, int rows) {
+  const int e = element_bytes(desc.x);
+  const cuuint64_t sizes[] = {(cuuint64_t)desc.k, (cuuint64_t)args.m}, strides[] = {(cuuint64_t)(args.ldx * e)};
+  const cuuint32_t box[] = {(cuuint32_t)(kBlockBytes / e), (cuuint32_t)rows};
+  return encode(map, desc.x, 2, args.x, sizes, strides, box);
+}
+
+/// w as [n / group, i, t, e, k] with n = group g + (group / 4) t + 2i + e: the order of columns in gemm_sm90_device.cuh.
+bool encode_w(CUtensorMap* map, const GemmDesc& desc, const GemmArgs& args, int rows, int group) {
+  const int e = element_bytes(desc.x);
+  const cuuint64_t k = desc.k, pitch = k * e, v = group / 4;
+  const cuuint64_t sizes[] = {k, 2, 4, v / 2, (cuuint64_t)(packed_rows(desc.n) / group)};
+  const cuuint64_t strides[] = {pitch, v * pitch, 2 * pitch, group * pitch};
+  const cuuint32_t box[] = {(cuuint32_t)(kBlockBytes / e), 2, 4, (cuuint32_t)(v / 2), (cuuint32_t)(rows / group)};
+  return encode(map, desc.w, 5, args.packed, sizes, strides, box);
+}
+
+int multiprocessors() {
+  static const int count = [] {
+    int device = 0, value = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device);
+    return value;
+  }();
+  return count;
+}
+
+Out out_of(DType type) { return type == DType::f16 ? Out::f16 : type == DType::f32 ? Out::f32 : Out::s8; }
+
+std::atomic<bool> shared_set[kCount][3][2];  // the shared-memory limit of an instance has been raised
+
+}  // namespace
+
+std::span<const GemmTile> gemm_tiles() noexcept { return kTiles; }
+
+const char* refuse(const GemmDesc& desc, const GemmTile& tile) noexcept {
+  if (desc.x != tile.type || desc.w != tile.type) return "other operand types";
+  const bool integer = desc.x == DType::s8;
+  if (desc.y != DType::f16 && desc.y != DType::f32 && !(integer && (desc.y == DType::s8 || desc.y == DType::u8)))
+    return "output type is none of s8, u8 (from 8-bit operands), f16, f32";
+  if (desc.activation != Activation::none && desc.activation != Activation::gelu_erf) return "activation is neither none nor erf GELU";
+  if (desc.k * element_bytes(desc.x) % 16 != 0) return "rows of k are not a multiple of 16 bytes";
+  if (desc.n % 8 != 0) return "n is not a multiple of 8";
+  if (desc.column_offset) return "input with a zero point";
+  if (desc.row_scale && !(integer && (desc.y == DType::f16 || desc.y == DType::f32))) return "a scale per token needs a float output";
+  if (tile.family == GemmFamily::stationary && shared_of(desc, tile).stages < 3) return "k is too long to keep x in shared memory";
+  return nullptr;
+}
+
+int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUstream_st* stream, bool dependent) noexcept {
+  const int index = (int)(&tile - kTiles.data());
+  const Out out = out_of(desc.y);
+  const bool gelu = desc.activation == Activation::gelu_erf;
+  const void* kernel = kInstances[index].kernel(out, gelu);
+  const Shared shared = shared_of(desc, tile);
+  std::atomic<bool>& set = shared_set[index][(int)out][gelu];
+  if (!set.load(std::memory_order_relaxed)) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes - 512);
+    if (error != cudaSuccess) return error;
+    set.store(true, std::memory_order_relaxed);
+  }
+
+  const int cm = tile.cluster_m, cn = tile.cluster_n, cluster = cm * cn;
+  GemmDevice device{};
+  device.m = (int)args.m, device.n = (int)desc.n, device.k_blocks = k_blocks(desc);
+  device.tiles_m = (int)divide_up(args.m, (int64_t)tile.rows * cm), device.tiles_n = (int)divide_up(desc.n, (int64_t)tile.columns * cn);
+  device.stages = shared.stages;
+  device.ldy = (int)args.ldy, device.y = args.y;
+  device.scale = args.scale, device.bias = desc.bias ? args.bias : nullptr, device.inv_scale = args.requant.inv_scale;
+  device.row_scale = desc.row_scale ? args.row_scale : nullptr;
+  device.lo = (float)(args.requant.lo - args.requant.zero_point), device.hi = (float)(args.requant.hi - args.requant.zero_point);
+  device.magic = kRoundMagic + (float)args.requant.zero_point;
+
+  CUtensorMap x_map, w_map;
+  const int group = tile.columns % 32 == 0 ? 32 : 16;
+  if (!encode_x(&x_map, desc, args, tile.rows / cn) || !encode_w(&w_map, desc, args, tile.columns / cm, group))
+    return cudaErrorInvalidValue;
+
+  const int64_t tiles = (int64_t)device.tiles_m * device.tiles_n;
+  int64_t clusters = tiles;
+  if (tile.family != GemmFamily::small) {
+    const int64_t most = std::max(1, multiprocessors() / cluster);
+    clusters = divide_up(tiles, divide_up(tiles, most));  // the fewest that need no more turns
+  }
+  cudaLaunchAttribute attributes[2];
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3((unsigned)(clusters * cluster));
+  config.blockDim = dim3(tile.family == GemmFamily::small ? 128 * tile.split + 32 : 384);
+  config.dynamicSmemBytes = shared.bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  if (cluster > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs++].val.clusterDim = {(unsigned)cluster, 1, 1};
+  }
+  if (dependent) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  void* parameters[] = {&x_map, &w_map, &device};
+  return cudaLaunchKernelExC(&config, kernel, parameters);
+}
+
+const GemmTile* choose(const GemmDesc& desc, int64_t m, int sms) noexcept {
+  const GemmTile* best = nullptr;
+  double least = 0;
+  for (const GemmTile& tile : kTiles) {
+    if (refuse(desc, tile) != nullptr) continue;
+    // Turns times the time of a turn: main loop at the tensor cores' rate, plus what a block costs beside it.
+    const double tiles = (double)(divide_up(m, tile.rows * tile.cluster_m) * tile.cluster_m) *
+                         (double)(divide_up(desc.n, tile.columns * tile.cluster_n) * tile.cluster_n);
+    const double turns = (double)divide_up((int64_t)tiles, sms);
+    const double loop = (double)k_blocks(desc) * (tile.rows + 64) * (tile.columns + 32);
+    const double edge = 30000.0 + 2.0 * tile.rows * tile.columns * (tile.family == GemmFamily::stationary ? 0.3 : 1.0);
+    const double cost = turns * (loop + edge) / (tile.family == GemmFamily::small ? 1.0 : 1.1);
+    if (best == nullptr || cost < least) best = &tile, least = cost;
+  }
+  return best;
+}
+
+}  // namespace octet::kernels::cuda

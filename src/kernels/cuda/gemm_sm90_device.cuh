@@ -1,0 +1,116 @@
+// What the sm_90a GEMM kernels share: arguments, the order of columns in registers, and the epilogue.
+//
+// y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), then f32, f16 or requantized to 8 bits.
+//
+// Column order. A wgmma accumulator gives a thread columns 8j + 2t + {0, 1} of a row (t = lane % 4). The copy engine brings the rows
+// of w into shared memory in such an order (a five-dimensional view of w) that register group j = 4g + i of thread t holds the output
+// columns 32g + 8t + 2i + {0, 1}: eight neighbouring columns a thread, so that the epilogue needs no shuffle and no shared memory:
+// four threads write 32 neighbouring 8-bit values (one sector) or 64 bytes of f16.
+#pragma once
+
+#include "kernels/cuda/device/ptx.cuh"
+#include "kernels/cuda/device/wgmma.cuh"
+#include "kernels/cuda/gemm_sm90_instances.h"
+
+namespace octet::kernels::cuda {
+
+/// x Phi(x) with Phi(x) = 1 / (1 + 2^(-x P(x^2))); P fitted to the erf form, absolute error < 2.6e-5.
+__device__ __forceinline__ float gelu_fast(float x) {
+  float s = fminf(x * x, 25.0f);
+  float p = fmaf(fmaf(1.0142656e-3f, s, -0.10677574f), s, -2.3011213f);
+  return x * ptx::reciprocal_fast(1.0f + ptx::exp2_fast(x * p));
+}
+
+/// Low byte = quantize(x, inv_scale, zero_point, lo, hi) of core/int8.h (for |lo|, |hi| < 2^22).
+__device__ __forceinline__ uint32_t quantize_bits(float x, float inv_scale, const GemmDevice& args) {
+  float p = fminf(fmaxf(__fmul_rn(x, inv_scale), args.lo), args.hi);
+  return __float_as_uint(__fadd_rn(p, args.magic));
+}
+
+__device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  return ptx::byte_permute(ptx::byte_permute(a, b, 0x0040), ptx::byte_permute(c, d, 0x0040), 0x5410);
+}
+
+__device__ __forceinline__ void load8(float (&v)[8], const float* p) {
+  float4 a = __ldg((const float4*)p), b = __ldg((const float4*)p + 1);
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+__device__ __forceinline__ void load8_or_zero(float (&v)[8], const float* p, int at) {
+  if (p != nullptr) {
+    load8(v, p + at);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = 0.0f;
+  }
+}
+
+/// Writes H accumulators of 64 rows by N columns; `row` is the first row of the warpgroup's tile, `column` its first column.
+template <Out out, bool gelu, int H, int N, class Acc>
+__device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevice& args, int row, int column) {
+  static_assert(N % 32 == 0, "column groups are 32 wide");
+  constexpr int bytes = out == Out::s8 ? 1 : out == Out::f16 ? 2 : 4;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  row += warp * 16 + lane / 4;
+  column += lane % 4 * 8;
+  char* y = (char*)args.y + ((int64_t)row * args.ldy + column) * bytes;
+  const int64_t stride8 = (int64_t)args.ldy * 8 * bytes;
+  constexpr bool integer = !__is_same(Acc, float);
+  constexpr bool by_row = integer && out != Out::s8;  // one scale a token: dynamic inputs, whose outputs are real
+  float row_scale[H][2];
+  if constexpr (by_row) {
+#pragma unroll
+    for (int h = 0; h < H; ++h)
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int i = row + h * 64 + r * 8;
+        row_scale[h][r] = args.row_scale != nullptr && i < args.m ? __ldg(args.row_scale + i) : 1.0f;
+      }
+  }
+#pragma unroll
+  for (int g = 0; g < N / 32; ++g) {
+    if (column + g * 32 >= args.n) break;
+    float scale[8], bias[8], inv[8];
+    if constexpr (integer) load8(scale, args.scale + column + g * 32);
+    load8_or_zero(bias, args.bias, column + g * 32);
+    if constexpr (out == Out::s8) load8(inv, args.inv_scale + column + g * 32);
+#pragma unroll
+    for (int h = 0; h < H; ++h)
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float v[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          const Acc a = acc[h][16 * g + 4 * (i / 2) + 2 * r + i % 2];
+          if constexpr (by_row)
+            v[i] = fmaf(__fmul_rn(__int2float_rn(a), row_scale[h][r]), scale[i], bias[i]);
+          else if constexpr (integer)
+            v[i] = fmaf(__int2float_rn(a), scale[i], bias[i]);
+          else
+            v[i] = a + bias[i];
+          if constexpr (gelu) v[i] = gelu_fast(v[i]);
+        }
+        if (row + h * 64 + r * 8 >= args.m) continue;
+        char* p = y + (h * 8 + r) * stride8 + g * 32 * bytes;
+        if constexpr (out == Out::s8) {
+          uint32_t q[8];
+#pragma unroll
+          for (int i = 0; i < 8; ++i) q[i] = quantize_bits(v[i], inv[i], args);
+          *(uint2*)p = make_uint2(pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7]));
+        } else if constexpr (out == Out::f16) {
+          uint32_t q[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const __half2 pair = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
+            q[i] = *(const uint32_t*)&pair;
+          }
+          *(uint4*)p = make_uint4(q[0], q[1], q[2], q[3]);
+        } else {
+          ((float4*)p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+          ((float4*)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+        }
+      }
+  }
+}
+
+}  // namespace octet::kernels::cuda

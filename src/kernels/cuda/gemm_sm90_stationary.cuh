@@ -1,0 +1,147 @@
+// GEMM for short k (the 128 rows of x of a block stay in shared memory): what binds on this chip is not the tensor cores but
+// the bytes that the second-level cache and shared memory deliver to them, so x is read once and only w streams.
+//
+// A cluster of CM blocks takes CM neighbouring 128-row blocks of x and a run of column tiles; each block fetches 1/CM of every w tile
+// and multicasts it. One warp of the first warpgroup feeds; the two other warpgroups take turns: while one multiplies its 128xN
+// tile, the other one converts and writes its own (so the epilogue costs no time as long as it is shorter than the main loop).
+// Shared memory: k_blocks x 16 KiB of x, then `stages` x (N x 128 bytes) of w.
+#pragma once
+
+#include "kernels/cuda/gemm_sm90_device.cuh"
+
+namespace octet::kernels::cuda {
+
+template <class T, int N, int CM, Out out, bool gelu>
+__global__ void __launch_bounds__(384, 1)
+    gemm_stationary(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
+                    const __grid_constant__ GemmDevice args) {
+  using Mma = ptx::Wgmma<T, N>;
+  static_assert(N / 32 % CM == 0, "every block of a cluster fetches whole 32-row groups of w");
+  constexpr int kXBytes = 128 * kBlockBytes, kWBytes = N * kBlockBytes, kMaxBlocks = 8, kMaxStages = 8;
+  constexpr int kElements = kBlockBytes / sizeof(T);
+  __shared__ uint64_t barriers[2 * kMaxBlocks + 2 * kMaxStages];
+  extern __shared__ uint8_t dynamic[];
+  const uint32_t x_smem = (ptx::smem_address(dynamic) + 1023) & ~1023u;
+  const uint32_t w_smem = x_smem + args.k_blocks * kXBytes;
+  const uint32_t x_full = ptx::smem_address(barriers), x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
+                 w_empty = w_full + 8 * kMaxStages;
+  const uint32_t rank = CM > 1 ? ptx::cluster_rank() : 0;
+  const int cluster = blockIdx.x / CM, clusters = gridDim.x / CM;
+  const int k_blocks = args.k_blocks, stages = args.stages;
+  // This cluster's run of tiles, column tiles fastest.
+  const int64_t tiles = (int64_t)args.tiles_m * args.tiles_n;
+  const int first = (int)(tiles * cluster / clusters), last = (int)(tiles * (cluster + 1) / clusters);
+
+  ptx::dependency_launch();
+  if (threadIdx.x == 0) {
+    ptx::prefetch_tensormap(&x_map);
+    ptx::prefetch_tensormap(&w_map);
+    for (int i = 0; i < k_blocks; ++i) {
+      ptx::mbarrier_init(x_full + 8 * i, 1);
+      ptx::mbarrier_init(x_empty + 8 * i, 8);  // the four warps of the last two tiles of a row block
+    }
+    for (int i = 0; i < stages; ++i) {
+      ptx::mbarrier_init(w_full + 8 * i, 1);
+      ptx::mbarrier_init(w_empty + 8 * i, 4 * CM);  // the four warps that used it, in each block it is multicast to
+    }
+    ptx::mbarrier_init_fence();
+  }
+  if constexpr (CM > 1) {
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  } else {
+    __syncthreads();
+  }
+
+  const int group = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);  // uniform in the compiler's eyes too
+  if (group == 0) {
+    ptx::drop_registers<24>();
+    if (threadIdx.x < 32 && ptx::elect_one()) {
+      const int slots = (last - first) * k_blocks;
+      auto load_w = [&](int slot, int tile, int kb) {
+        const int stage = slot % stages;
+        ptx::mbarrier_wait(w_empty + 8 * stage, (slot / stages & 1) ^ 1);
+        ptx::mbarrier_arrive_expect(w_full + 8 * stage, kWBytes);
+        const uint32_t dst = w_smem + stage * kWBytes + rank * (kWBytes / CM);
+        const int row_group = (tile % args.tiles_n) * (N / 32) + rank * (N / 32 / CM);
+        if constexpr (CM > 1)
+          ptx::tma_load_5d_multicast(dst, &w_map, w_full + 8 * stage, kb * kElements, 0, 0, 0, row_group, (1 << CM) - 1);
+        else
+          ptx::tma_load_5d(dst, &w_map, w_full + 8 * stage, kb * kElements, 0, 0, 0, row_group);
+      };
+      // Weights do not depend on the kernel before this one.
+      int slot = 0;
+      for (; slot < stages && slot < slots; ++slot) load_w(slot, first + slot / k_blocks, slot % k_blocks);
+      ptx::dependency_wait();
+      int x_block = -1, x_phase = 0, loaded = 0;
+      for (int tile = first; tile < last; ++tile) {
+        const int row_block = tile / args.tiles_n;
+        const bool fresh = row_block != x_block;
+        x_block = row_block;
+        for (int kb = 0; kb < k_blocks; ++kb, ++loaded) {
+          if (fresh) {
+            ptx::mbarrier_wait(x_empty + 8 * kb, x_phase ^ 1);
+            ptx::mbarrier_arrive_expect(x_full + 8 * kb, kXBytes);
+            ptx::tma_load_2d(x_smem + kb * kXBytes, &x_map, x_full + 8 * kb, kb * kElements, (row_block * CM + rank) * 128);
+          }
+          if (loaded >= slot) load_w(loaded, tile, kb);
+        }
+        if (fresh) x_phase ^= 1;
+      }
+    }
+  } else {
+    ptx::raise_registers<240>();
+    const int turn = group - 1, lane = threadIdx.x % 32;
+    typename Mma::Acc acc[2][N / 2];
+    for (int tile = first + turn; tile < last; tile += 2) {
+      const int row_block = tile / args.tiles_n, column = tile % args.tiles_n * N;
+      // Row blocks before this one in the run decide the phase of x.
+      const uint32_t x_parity = (row_block - first / args.tiles_n) & 1;
+      const int block_end = min(last, (row_block + 1) * args.tiles_n);
+      const bool has_next_block = block_end < last;
+      const bool alone = block_end - max(first, row_block * args.tiles_n) == 1;
+      const int releases = !has_next_block || tile + 2 < block_end ? 0 : alone ? 2 : 1;
+      const int slot = (tile - first) * k_blocks;
+      int stage = slot % stages;
+      uint32_t parity = slot / stages & 1;
+      auto multiply = [&](int kb, bool fresh) {
+        ptx::mbarrier_wait(x_full + 8 * kb, x_parity);
+        ptx::mbarrier_wait(w_full + 8 * stage, parity);
+        const uint64_t a = ptx::wgmma_descriptor(x_smem + kb * kXBytes), b = ptx::wgmma_descriptor(w_smem + stage * kWBytes);
+        ptx::wgmma_fence();
+#pragma unroll
+        for (int s = 0; s < 4; ++s) {
+          Mma::run(acc[0], a + 2 * s, b + 2 * s, fresh && s == 0);
+          Mma::run(acc[1], a + 2 * s + 64 * kBlockBytes / 16, b + 2 * s, fresh && s == 0);
+        }
+        ptx::wgmma_commit();
+      };
+      auto release = [&](int done_stage, int done_block) {
+        if constexpr (CM > 1)
+          ptx::mbarrier_arrive_remote_if(lane < CM, w_empty + 8 * done_stage, lane);
+        else
+          ptx::mbarrier_arrive_if(lane == 0, w_empty + 8 * done_stage);
+        ptx::mbarrier_arrive_if(lane < releases, x_empty + 8 * done_block);
+      };
+      if (tile > first) ptx::barrier_sync(1 + turn, 256);
+      multiply(0, true);
+      for (int kb = 1; kb < k_blocks; ++kb) {
+        const int before = stage;
+        if (++stage == stages) stage = 0, parity ^= 1;
+        multiply(kb, false);
+        ptx::wgmma_wait<1>();
+        release(before, kb - 1);
+      }
+      if (tile + 1 < last) ptx::barrier_arrive(2 - turn, 256);
+      ptx::wgmma_wait<0>();
+      release(stage, k_blocks - 1);
+      store_tile<out, gelu, 2, N>(acc, args, (row_block * CM + rank) * 128, column);
+    }
+  }
+  if constexpr (CM > 1) {  // a block must outlive what its neighbour sends it
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  }
+}
+
+}  // namespace octet::kernels::cuda

@@ -1,0 +1,19 @@
+// Instances of the stationary s8 GEMM.
+#include "kernels/cuda/gemm_sm90_stationary.cuh"
+
+namespace octet::kernels::cuda {
+
+const void* stationary_s8_192_c2(Out out, bool gelu) {
+  return pick_instance<true>(
+      out, gelu, []<Out out, bool gelu>() { return (const void*)gemm_stationary<int8_t, 192, 2, out, gelu>; });
+}
+const void* stationary_s8_192_c1(Out out, bool gelu) {
+  return pick_instance<true>(
+      out, gelu, []<Out out, bool gelu>() { return (const void*)gemm_stationary<int8_t, 192, 1, out, gelu>; });
+}
+const void* stationary_s8_128_c2(Out out, bool gelu) {
+  return pick_instance<true>(
+      out, gelu, []<Out out, bool gelu>() { return (const void*)gemm_stationary<int8_t, 128, 2, out, gelu>; });
+}
+
+}  // namespace octet::kernels::cuda

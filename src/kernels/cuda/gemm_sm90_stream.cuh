@@ -1,0 +1,130 @@
+// GEMM for any k: blocks of 128H x N outputs, both operands stream through shared memory; two warpgroups of 64H rows share every
+// w tile (so a byte that the second-level cache delivers is used as often as registers allow).
+//
+// A cluster is CM x CN blocks. Blocks of one row share their x (each fetches 1/CN and multicasts it), blocks of one column their w.
+// One warp feeds a ring of `stages` x (128H + N) x 128 bytes; blocks are persistent over cluster tiles, column tiles fastest.
+#pragma once
+
+#include "kernels/cuda/gemm_sm90_device.cuh"
+
+namespace octet::kernels::cuda {
+
+template <class T, int H, int N, int CM, int CN, Out out, bool gelu>
+__global__ void __launch_bounds__(384, 1)
+    gemm_stream(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
+                const __grid_constant__ GemmDevice args) {
+  using Mma = ptx::Wgmma<T, N>;
+  static_assert(N / 32 % CM == 0, "every block of a cluster fetches whole 32-row groups of w");
+  constexpr int kRows = 128 * H, kXBytes = kRows * kBlockBytes, kWBytes = N * kBlockBytes, kMaxStages = 12;
+  constexpr int kElements = kBlockBytes / sizeof(T), kPeers = CM + CN - 1;
+  __shared__ uint64_t barriers[2 * kMaxStages];
+  extern __shared__ uint8_t dynamic[];
+  const uint32_t smem = (ptx::smem_address(dynamic) + 1023) & ~1023u;
+  const uint32_t full = ptx::smem_address(barriers), empty = full + 8 * kMaxStages;
+  const uint32_t rank = CM * CN > 1 ? ptx::cluster_rank() : 0;
+  const int cm = rank % CM, cn = rank / CM;
+  const int cluster = blockIdx.x / (CM * CN), clusters = gridDim.x / (CM * CN);
+  const int k_blocks = args.k_blocks, stages = args.stages, tiles = args.tiles_m * args.tiles_n;
+
+  ptx::dependency_launch();
+  if (threadIdx.x == 0) {
+    ptx::prefetch_tensormap(&x_map);
+    ptx::prefetch_tensormap(&w_map);
+    for (int i = 0; i < stages; ++i) {
+      ptx::mbarrier_init(full + 8 * i, 1);
+      ptx::mbarrier_init(empty + 8 * i, 8 * kPeers);
+    }
+    ptx::mbarrier_init_fence();
+  }
+  if constexpr (CM * CN > 1) {
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  } else {
+    __syncthreads();
+  }
+
+  const int group = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
+  if (group == 0) {
+    ptx::drop_registers<24>();
+    if (threadIdx.x < 32 && ptx::elect_one()) {
+      const int mine = (tiles - cluster + clusters - 1) / clusters, slots = mine * k_blocks;
+      const uint16_t x_mask = (uint16_t)([&] { int mask = 0; for (int j = 0; j < CN; ++j) mask |= 1 << (cm + CM * j); return mask; }());
+      const uint16_t w_mask = (uint16_t)(((1 << CM) - 1) << (CM * cn));
+      auto load_w = [&](int slot) {
+        const int stage = slot % stages, tile = cluster + slot / k_blocks * clusters, kb = slot % k_blocks;
+        const uint32_t bar = full + 8 * stage;
+        ptx::mbarrier_wait(empty + 8 * stage, (slot / stages & 1) ^ 1);
+        ptx::mbarrier_arrive_expect(bar, kXBytes + kWBytes);
+        const uint32_t dst = smem + stage * (kXBytes + kWBytes) + kXBytes + cm * (kWBytes / CM);
+        const int row_group = ((tile % args.tiles_n) * CN + cn) * (N / 32) + cm * (N / 32 / CM);
+        if constexpr (CM > 1)
+          ptx::tma_load_5d_multicast(dst, &w_map, bar, kb * kElements, 0, 0, 0, row_group, w_mask);
+        else
+          ptx::tma_load_5d(dst, &w_map, bar, kb * kElements, 0, 0, 0, row_group);
+      };
+      auto load_x = [&](int slot) {
+        const int stage = slot % stages, tile = cluster + slot / k_blocks * clusters, kb = slot % k_blocks;
+        const uint32_t dst = smem + stage * (kXBytes + kWBytes) + cn * (kXBytes / CN);
+        const int row = ((tile / args.tiles_n) * CM + cm) * kRows + cn * (kRows / CN);
+        if constexpr (CN > 1)
+          ptx::tma_load_2d_multicast(dst, &x_map, full + 8 * stage, kb * kElements, row, x_mask);
+        else
+          ptx::tma_load_2d(dst, &x_map, full + 8 * stage, kb * kElements, row);
+      };
+      const int early = min(stages, slots);
+      for (int slot = 0; slot < early; ++slot) load_w(slot);  // weights do not depend on the kernel before this one
+      ptx::dependency_wait();
+      for (int slot = 0; slot < early; ++slot) load_x(slot);
+      for (int slot = early; slot < slots; ++slot) {
+        load_w(slot);
+        load_x(slot);
+      }
+    }
+  } else {
+    ptx::raise_registers<240>();
+    const int half = group - 1, lane = threadIdx.x % 32;
+    const int peer = lane < CM ? lane + CM * cn : cm + CM * (lane - CM + (lane - CM >= cn));
+    typename Mma::Acc acc[H][N / 2];
+    int stage = 0;
+    uint32_t parity = 0;
+    for (int tile = cluster; tile < tiles; tile += clusters) {
+      auto multiply = [&](bool fresh) {
+        ptx::mbarrier_wait(full + 8 * stage, parity);
+        const uint32_t base = smem + stage * (kXBytes + kWBytes);
+        const uint64_t a = ptx::wgmma_descriptor(base + half * (kXBytes / 2)), b = ptx::wgmma_descriptor(base + kXBytes);
+        ptx::wgmma_fence();
+#pragma unroll
+        for (int s = 0; s < 4; ++s)
+#pragma unroll
+          for (int h = 0; h < H; ++h)
+            Mma::run(acc[h], a + 2 * s + h * (64 * kBlockBytes / 16), b + 2 * s, fresh && s == 0);
+        ptx::wgmma_commit();
+      };
+      auto release = [&](int done) {
+        if constexpr (kPeers > 1)
+          ptx::mbarrier_arrive_remote_if(lane < kPeers, empty + 8 * done, peer);
+        else
+          ptx::mbarrier_arrive_if(lane == 0, empty + 8 * done);
+      };
+      multiply(true);
+      for (int kb = 1; kb < k_blocks; ++kb) {
+        const int before = stage;
+        if (++stage == stages) stage = 0, parity ^= 1;
+        multiply(false);
+        ptx::wgmma_wait<1>();
+        release(before);
+      }
+      ptx::wgmma_wait<0>();
+      release(stage);
+      if (++stage == stages) stage = 0, parity ^= 1;
+      store_tile<out, gelu, H, N>(acc, args, ((tile / args.tiles_n) * CM + cm) * kRows + half * (kRows / 2),
+                                  ((tile % args.tiles_n) * CN + cn) * N);
+    }
+  }
+  if constexpr (CM * CN > 1) {
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  }
+}
+
+}  // namespace octet::kernels::cuda

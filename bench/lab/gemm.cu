@@ -24,11 +24,12 @@
 using namespace octet;
 using namespace octet::kernels;
 
+const char* g_now = "";
 #define CHECK(call)                                                                                     \
   do {                                                                                                  \
     cudaError_t e_ = (cudaError_t)(call);                                                               \
     if (e_ != cudaSuccess) {                                                                            \
-      printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(e_));                      \
+      printf("%s:%d %s: %s (%s)\n", __FILE__, __LINE__, #call, cudaGetErrorString(e_), g_now);                    \
       exit(1);                                                                                          \
     }                                                                                                   \
   } while (0)
@@ -221,6 +222,7 @@ struct Timing {
 };
 
 Timing time_tile(std::vector<Problem*>& problems, const cuda::GemmTile& tile, bool dependent, double seconds) {
+  g_now = tile.name.data();
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
   cudaGraph_t graph;

@@ -47,7 +47,7 @@ constexpr Instance kInstances[] = {
 };
 constexpr int kCount = std::size(kInstances);
 constexpr int kSharedBytes = 232448;     // what a block may have on 9.0
-constexpr int kStaticBytes = 1024 + 512;  // alignment, barriers
+
 
 constexpr auto kTiles = [] {
   std::array<GemmTile, kCount> tiles;
@@ -65,16 +65,18 @@ struct Shared {
 };
 /// How the tile divides shared memory for this k.
 Shared shared_of(const GemmDesc& desc, const GemmTile& tile) {
-  const int blocks = k_blocks(desc), free = kSharedBytes - kStaticBytes, w = tile.columns * kBlockBytes;
+  const int blocks = k_blocks(desc), w = tile.columns * kBlockBytes;
+  const int vectors = 3 * tile.columns * 4 * (tile.family == GemmFamily::stationary ? 2 : 1), extra = vectors + kBarrierBytes;
+  const int free = kSharedBytes - extra;
   if (tile.family == GemmFamily::stationary) {
     const int x = blocks * tile.rows * kBlockBytes, stages = std::min(8, (free - x) / w);
-    return {stages, 1024 + x + stages * w};
+    return {stages, x + stages * w + extra};
   }
   const int stage = tile.rows * kBlockBytes + w;
   const int most = tile.family == GemmFamily::small ? std::min(32, blocks) : 12;
   const int stages = std::min(most, free / stage);
   const int sums = tile.family == GemmFamily::small ? tile.split * 128 * tile.columns / 2 * 4 : 0;
-  return {stages, 1024 + std::max(stages * stage, sums)};
+  return {stages, std::max(stages * stage, sums) + extra};
 }
 
 using Encode = decltype(&cuTensorMapEncodeTiled);
@@ -158,7 +160,7 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   const Shared shared = shared_of(desc, tile);
   std::atomic<bool>& set = shared_set[index][(int)out][gelu];
   if (!set.load(std::memory_order_relaxed)) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes - 512);
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
     if (error != cudaSuccess) return error;
     set.store(true, std::memory_order_relaxed);
   }

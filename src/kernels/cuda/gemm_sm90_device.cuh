@@ -31,28 +31,46 @@ __device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t 
   return ptx::byte_permute(ptx::byte_permute(a, b, 0x0040), ptx::byte_permute(c, d, 0x0040), 0x5410);
 }
 
-__device__ __forceinline__ void load8(float (&v)[8], const float* p) {
-  float4 a = __ldg((const float4*)p), b = __ldg((const float4*)p + 1);
-  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+/// Fetches rows of w, in column order, for blocks in `mask` of the cluster (0: this block alone).
+__device__ __forceinline__ void fetch_w(uint32_t dst, const CUtensorMap* map, uint32_t bar, int k, int group,
+                                        uint16_t mask) {
+  if (mask != 0)
+    ptx::tma_load_5d_multicast(dst, map, bar, k, 0, 0, 0, group, mask);
+  else
+    ptx::tma_load_5d(dst, map, bar, k, 0, 0, 0, group);
 }
 
-__device__ __forceinline__ void load8_or_zero(float (&v)[8], const float* p, int at) {
-  if (p != nullptr) {
-    load8(v, p + at);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = 0.0f;
+/// Bytes of shared memory that hold a tile's scale, bias and inv_scale: reading them from device memory column group by column
+/// group cost 1,000 cycles a group.
+template <int N>
+constexpr int kVectorBytes = 3 * N * 4;
+
+/// Brings the vectors of columns [column, column + N) into shared memory; `thread` of `threads`, which synchronize afterwards.
+template <int N>
+__device__ __forceinline__ void fetch_vectors(float* to, const GemmDevice& args, int column, int thread, int threads) {
+  for (int i = thread; i < N; i += threads) {
+    const bool in = column + i < args.n;
+    to[i] = in && args.scale != nullptr ? __ldg(args.scale + column + i) : 0.0f;
+    to[N + i] = in && args.bias != nullptr ? __ldg(args.bias + column + i) : 0.0f;
+    to[2 * N + i] = in && args.inv_scale != nullptr ? __ldg(args.inv_scale + column + i) : 0.0f;
   }
 }
 
-/// Writes H accumulators of 64 rows by N columns; `row` is the first row of the warpgroup's tile, `column` its first column.
+__device__ __forceinline__ void load8(float (&v)[8], const float* p) {
+  const float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+/// Writes H accumulators of 64 rows by N columns; `row` is the first row of the warpgroup's tile, `column` its first column,
+/// `vectors` what fetch_vectors brought.
 template <Out out, bool gelu, int H, int N, class Acc>
-__device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevice& args, int row, int column) {
+__device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevice& args, const float* vectors, int row, int column) {
   static_assert(N % 32 == 0, "column groups are 32 wide");
   constexpr int bytes = out == Out::s8 ? 1 : out == Out::f16 ? 2 : 4;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   row += warp * 16 + lane / 4;
   column += lane % 4 * 8;
+  vectors += lane % 4 * 8;
   char* y = (char*)args.y + ((int64_t)row * args.ldy + column) * bytes;
   const int64_t stride8 = (int64_t)args.ldy * 8 * bytes;
   constexpr bool integer = !__is_same(Acc, float);
@@ -64,16 +82,16 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int i = row + h * 64 + r * 8;
-        row_scale[h][r] = args.row_scale != nullptr && i < args.m ? __ldg(args.row_scale + i) : 1.0f;
+        row_scale[h][r] = args.row_scale != nullptr && i < args.m ? __ldcg(args.row_scale + i) : 1.0f;
       }
   }
 #pragma unroll
   for (int g = 0; g < N / 32; ++g) {
     if (column + g * 32 >= args.n) break;
     float scale[8], bias[8], inv[8];
-    if constexpr (integer) load8(scale, args.scale + column + g * 32);
-    load8_or_zero(bias, args.bias, column + g * 32);
-    if constexpr (out == Out::s8) load8(inv, args.inv_scale + column + g * 32);
+    if constexpr (integer) load8(scale, vectors + g * 32);
+    load8(bias, vectors + N + g * 32);
+    if constexpr (out == Out::s8) load8(inv, vectors + 2 * N + g * 32);
 #pragma unroll
     for (int h = 0; h < H; ++h)
 #pragma unroll

@@ -6,6 +6,7 @@
 namespace octet::kernels::cuda {
 
 constexpr int kBlockBytes = 128;  // bytes of k in a row of shared memory: the widest swizzle
+constexpr int kBarrierBytes = 512;  // of shared memory, at its end
 constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
 
 /// What every kernel gets beside its two tensor maps.

@@ -4,7 +4,7 @@
 // A cluster of CM blocks takes CM neighbouring 128-row blocks of x and a run of column tiles; each block fetches 1/CM of every w tile
 // and multicasts it. One warp of the first warpgroup feeds; the two other warpgroups take turns: while one multiplies its 128xN
 // tile, the other one converts and writes its own (so the epilogue costs no time as long as it is shorter than the main loop).
-// Shared memory: k_blocks x 16 KiB of x, then `stages` x (N x 128 bytes) of w.
+// Shared memory: k_blocks x 16 KiB of x, `stages` x (N x 128 bytes) of w, the vectors of two tiles, barriers.
 #pragma once
 
 #include "kernels/cuda/gemm_sm90_device.cuh"
@@ -19,11 +19,11 @@ __global__ void __launch_bounds__(384, 1)
   static_assert(N / 32 % CM == 0, "every block of a cluster fetches whole 32-row groups of w");
   constexpr int kXBytes = 128 * kBlockBytes, kWBytes = N * kBlockBytes, kMaxBlocks = 8, kMaxStages = 8;
   constexpr int kElements = kBlockBytes / sizeof(T);
-  __shared__ uint64_t barriers[2 * kMaxBlocks + 2 * kMaxStages];
-  extern __shared__ uint8_t dynamic[];
-  const uint32_t x_smem = (ptx::smem_address(dynamic) + 1023) & ~1023u;
-  const uint32_t w_smem = x_smem + args.k_blocks * kXBytes;
-  const uint32_t x_full = ptx::smem_address(barriers), x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
+  extern __shared__ __align__(1024) uint8_t dynamic[];
+  const uint32_t x_smem = ptx::smem_address(dynamic), w_smem = x_smem + args.k_blocks * kXBytes;
+  float* vectors = (float*)(dynamic + args.k_blocks * kXBytes + args.stages * kWBytes);
+  static_assert(8 * (2 * kMaxBlocks + 2 * kMaxStages) <= kBarrierBytes);
+  const uint32_t x_full = ptx::smem_address(vectors) + 2 * kVectorBytes<N>, x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
                  w_empty = w_full + 8 * kMaxStages;
   const uint32_t rank = CM > 1 ? ptx::cluster_rank() : 0;
   const int cluster = blockIdx.x / CM, clusters = gridDim.x / CM;
@@ -57,42 +57,49 @@ __global__ void __launch_bounds__(384, 1)
   if (group == 0) {
     ptx::drop_registers<24>();
     if (threadIdx.x < 32 && ptx::elect_one()) {
-      const int slots = (last - first) * k_blocks;
-      auto load_w = [&](int slot, int tile, int kb) {
-        const int stage = slot % stages;
-        ptx::mbarrier_wait(w_empty + 8 * stage, (slot / stages & 1) ^ 1);
-        ptx::mbarrier_arrive_expect(w_full + 8 * stage, kWBytes);
-        const uint32_t dst = w_smem + stage * kWBytes + rank * (kWBytes / CM);
-        const int row_group = (tile % args.tiles_n) * (N / 32) + rank * (N / 32 / CM);
-        if constexpr (CM > 1)
-          ptx::tma_load_5d_multicast(dst, &w_map, w_full + 8 * stage, kb * kElements, 0, 0, 0, row_group, (1 << CM) - 1);
-        else
-          ptx::tma_load_5d(dst, &w_map, w_full + 8 * stage, kb * kElements, 0, 0, 0, row_group);
+      // Cursors instead of divisions: this one thread's instructions decide how fast blocks are requested.
+      int stage = 0, w_block = 0, w_column = first % args.tiles_n * (N / 32) + rank * (N / 32 / CM);
+      const int w_end = args.tiles_n * (N / 32);
+      uint32_t parity = 1;
+      auto load_w = [&] {
+        const uint32_t bar = w_full + 8 * stage, dst = w_smem + stage * kWBytes + rank * (kWBytes / CM);
+        ptx::mbarrier_wait(w_empty + 8 * stage, parity);
+        ptx::mbarrier_arrive_expect(bar, kWBytes);
+        fetch_w(dst, &w_map, bar, w_block * kElements, w_column, CM > 1 ? (1 << CM) - 1 : 0);
+        if (++stage == stages) stage = 0, parity ^= 1;
+        if (++w_block == k_blocks) {
+          w_block = 0;
+          w_column += N / 32;
+          if (w_column >= w_end) w_column -= w_end;
+        }
       };
       // Weights do not depend on the kernel before this one.
-      int slot = 0;
-      for (; slot < stages && slot < slots; ++slot) load_w(slot, first + slot / k_blocks, slot % k_blocks);
+      const int early = min(stages, (last - first) * k_blocks);
+      for (int i = 0; i < early; ++i) load_w();
       ptx::dependency_wait();
-      int x_block = -1, x_phase = 0, loaded = 0;
+      int column = first % args.tiles_n, row = (first / args.tiles_n * CM + rank) * 128, loaded = 0;
+      uint32_t x_parity = 1;
+      bool fresh = true;
       for (int tile = first; tile < last; ++tile) {
-        const int row_block = tile / args.tiles_n;
-        const bool fresh = row_block != x_block;
-        x_block = row_block;
         for (int kb = 0; kb < k_blocks; ++kb, ++loaded) {
           if (fresh) {
-            ptx::mbarrier_wait(x_empty + 8 * kb, x_phase ^ 1);
+            ptx::mbarrier_wait(x_empty + 8 * kb, x_parity);
             ptx::mbarrier_arrive_expect(x_full + 8 * kb, kXBytes);
-            ptx::tma_load_2d(x_smem + kb * kXBytes, &x_map, x_full + 8 * kb, kb * kElements, (row_block * CM + rank) * 128);
+            ptx::tma_load_2d(x_smem + kb * kXBytes, &x_map, x_full + 8 * kb, kb * kElements, row);
           }
-          if (loaded >= slot) load_w(loaded, tile, kb);
+          if (loaded >= early) load_w();
         }
-        if (fresh) x_phase ^= 1;
+        if (fresh) x_parity ^= 1;
+        fresh = ++column == args.tiles_n;
+        if (fresh) column = 0, row += CM * 128;
       }
     }
+    __syncwarp();
   } else {
     ptx::raise_registers<240>();
     const int turn = group - 1, lane = threadIdx.x % 32;
     typename Mma::Acc acc[2][N / 2];
+    vectors += turn * (kVectorBytes<N> / 4);
     for (int tile = first + turn; tile < last; tile += 2) {
       const int row_block = tile / args.tiles_n, column = tile % args.tiles_n * N;
       // Row blocks before this one in the run decide the phase of x.
@@ -123,6 +130,9 @@ __global__ void __launch_bounds__(384, 1)
           ptx::mbarrier_arrive_if(lane == 0, w_empty + 8 * done_stage);
         ptx::mbarrier_arrive_if(lane < releases, x_empty + 8 * done_block);
       };
+      ptx::barrier_sync(3 + turn, 128);  // the tile before has been written
+      fetch_vectors<N>(vectors, args, column, threadIdx.x % 128, 128);
+      ptx::barrier_sync(3 + turn, 128);
       if (tile > first) ptx::barrier_sync(1 + turn, 256);
       multiply(0, true);
       for (int kb = 1; kb < k_blocks; ++kb) {
@@ -135,7 +145,7 @@ __global__ void __launch_bounds__(384, 1)
       if (tile + 1 < last) ptx::barrier_arrive(2 - turn, 256);
       ptx::wgmma_wait<0>();
       release(stage, k_blocks - 1);
-      store_tile<out, gelu, 2, N>(acc, args, (row_block * CM + rank) * 128, column);
+      store_tile<out, gelu, 2, N>(acc, args, vectors, (row_block * CM + rank) * 128, column);
     }
   }
   if constexpr (CM > 1) {  // a block must outlive what its neighbour sends it

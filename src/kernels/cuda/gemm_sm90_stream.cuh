@@ -17,10 +17,11 @@ __global__ void __launch_bounds__(384, 1)
   static_assert(N / 32 % CM == 0, "every block of a cluster fetches whole 32-row groups of w");
   constexpr int kRows = 128 * H, kXBytes = kRows * kBlockBytes, kWBytes = N * kBlockBytes, kMaxStages = 12;
   constexpr int kElements = kBlockBytes / sizeof(T), kPeers = CM + CN - 1;
-  __shared__ uint64_t barriers[2 * kMaxStages];
-  extern __shared__ uint8_t dynamic[];
-  const uint32_t smem = (ptx::smem_address(dynamic) + 1023) & ~1023u;
-  const uint32_t full = ptx::smem_address(barriers), empty = full + 8 * kMaxStages;
+  extern __shared__ __align__(1024) uint8_t dynamic[];
+  const uint32_t smem = ptx::smem_address(dynamic);
+  float* vectors = (float*)(dynamic + args.stages * (kXBytes + kWBytes));
+  static_assert(8 * 2 * kMaxStages <= kBarrierBytes);
+  const uint32_t full = ptx::smem_address(vectors) + kVectorBytes<N>, empty = full + 8 * kMaxStages;
   const uint32_t rank = CM * CN > 1 ? ptx::cluster_rank() : 0;
   const int cm = rank % CM, cn = rank / CM;
   const int cluster = blockIdx.x / (CM * CN), clusters = gridDim.x / (CM * CN);
@@ -50,36 +51,50 @@ __global__ void __launch_bounds__(384, 1)
       const int mine = (tiles - cluster + clusters - 1) / clusters, slots = mine * k_blocks;
       const uint16_t x_mask = (uint16_t)([&] { int mask = 0; for (int j = 0; j < CN; ++j) mask |= 1 << (cm + CM * j); return mask; }());
       const uint16_t w_mask = (uint16_t)(((1 << CM) - 1) << (CM * cn));
-      auto load_w = [&](int slot) {
-        const int stage = slot % stages, tile = cluster + slot / k_blocks * clusters, kb = slot % k_blocks;
-        const uint32_t bar = full + 8 * stage;
-        ptx::mbarrier_wait(empty + 8 * stage, (slot / stages & 1) ^ 1);
-        ptx::mbarrier_arrive_expect(bar, kXBytes + kWBytes);
-        const uint32_t dst = smem + stage * (kXBytes + kWBytes) + kXBytes + cm * (kWBytes / CM);
-        const int row_group = ((tile % args.tiles_n) * CN + cn) * (N / 32) + cm * (N / 32 / CM);
-        if constexpr (CM > 1)
-          ptx::tma_load_5d_multicast(dst, &w_map, bar, kb * kElements, 0, 0, 0, row_group, w_mask);
-        else
-          ptx::tma_load_5d(dst, &w_map, bar, kb * kElements, 0, 0, 0, row_group);
+      // Cursors instead of divisions: this one thread's instructions decide how fast blocks are requested.
+      struct Cursor {
+        int stage = 0, block = 0, tile;
+        uint32_t parity = 1;
       };
-      auto load_x = [&](int slot) {
-        const int stage = slot % stages, tile = cluster + slot / k_blocks * clusters, kb = slot % k_blocks;
-        const uint32_t dst = smem + stage * (kXBytes + kWBytes) + cn * (kXBytes / CN);
-        const int row = ((tile / args.tiles_n) * CM + cm) * kRows + cn * (kRows / CN);
+      auto advance = [&](Cursor& c) {
+        if (++c.stage == stages) c.stage = 0, c.parity ^= 1;
+        if (++c.block == k_blocks) {
+          c.block = 0, c.tile += clusters;
+          return true;
+        }
+        return false;
+      };
+      Cursor w{.tile = cluster}, x{.tile = cluster};
+      int row_group, row;
+      auto place_w = [&] { row_group = ((w.tile % args.tiles_n) * CN + cn) * (N / 32) + cm * (N / 32 / CM); };
+      auto place_x = [&] { row = ((x.tile / args.tiles_n) * CM + cm) * kRows + cn * (kRows / CN); };
+      place_w();
+      place_x();
+      auto load_w = [&] {
+        const uint32_t bar = full + 8 * w.stage, dst = smem + w.stage * (kXBytes + kWBytes) + kXBytes + cm * (kWBytes / CM);
+        ptx::mbarrier_wait(empty + 8 * w.stage, w.parity);
+        ptx::mbarrier_arrive_expect(bar, kXBytes + kWBytes);
+        fetch_w(dst, &w_map, bar, w.block * kElements, row_group, CM > 1 ? w_mask : 0);
+        if (advance(w)) place_w();
+      };
+      auto load_x = [&] {
+        const uint32_t dst = smem + x.stage * (kXBytes + kWBytes) + cn * (kXBytes / CN);
         if constexpr (CN > 1)
-          ptx::tma_load_2d_multicast(dst, &x_map, full + 8 * stage, kb * kElements, row, x_mask);
+          ptx::tma_load_2d_multicast(dst, &x_map, full + 8 * x.stage, x.block * kElements, row, x_mask);
         else
-          ptx::tma_load_2d(dst, &x_map, full + 8 * stage, kb * kElements, row);
+          ptx::tma_load_2d(dst, &x_map, full + 8 * x.stage, x.block * kElements, row);
+        if (advance(x)) place_x();
       };
       const int early = min(stages, slots);
-      for (int slot = 0; slot < early; ++slot) load_w(slot);  // weights do not depend on the kernel before this one
+      for (int slot = 0; slot < early; ++slot) load_w();  // weights do not depend on the kernel before this one
       ptx::dependency_wait();
-      for (int slot = 0; slot < early; ++slot) load_x(slot);
+      for (int slot = 0; slot < early; ++slot) load_x();
       for (int slot = early; slot < slots; ++slot) {
-        load_w(slot);
-        load_x(slot);
+        load_w();
+        load_x();
       }
     }
+    __syncwarp();
   } else {
     ptx::raise_registers<240>();
     const int half = group - 1, lane = threadIdx.x % 32;
@@ -106,6 +121,10 @@ __global__ void __launch_bounds__(384, 1)
         else
           ptx::mbarrier_arrive_if(lane == 0, empty + 8 * done);
       };
+      const int column = ((tile % args.tiles_n) * CN + cn) * N;
+      ptx::barrier_sync(1, 256);  // the tile before has been written
+      fetch_vectors<N>(vectors, args, column, threadIdx.x - 128, 256);
+      ptx::barrier_sync(1, 256);
       multiply(true);
       for (int kb = 1; kb < k_blocks; ++kb) {
         const int before = stage;
@@ -117,8 +136,7 @@ __global__ void __launch_bounds__(384, 1)
       ptx::wgmma_wait<0>();
       release(stage);
       if (++stage == stages) stage = 0, parity ^= 1;
-      store_tile<out, gelu, H, N>(acc, args, ((tile / args.tiles_n) * CM + cm) * kRows + half * (kRows / 2),
-                                  ((tile % args.tiles_n) * CN + cn) * N);
+      store_tile<out, gelu, H, N>(acc, args, vectors, ((tile / args.tiles_n) * CM + cm) * kRows + half * (kRows / 2), column);
     }
   }
   if constexpr (CM * CN > 1) {

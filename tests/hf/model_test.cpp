@@ -246,6 +246,23 @@ TEST(Model, RefusesWrongShards) {
   EXPECT_EQ(outcome(folder).first, "corrupt");
 }
 
+TEST(Model, RefusesEveryTruncationOfItsJsonFiles) {
+  for (const auto& [name, file] : {std::pair{"bert-encoder", "config.json"},
+                                   {"bert-encoder", "model.safetensors.index.json"},
+                                   {"bert-sentence-mean", "modules.json"},
+                                   {"bert-sentence-mean", "1_Pooling/config.json"},
+                                   {"bert-sentence-mean", "sentence_bert_config.json"}}) {
+    fs::path folder = copy_of(name);
+    const std::string whole = read_json(folder / file).dump();
+    for (size_t size = 0; size < whole.size(); size += size < 300 ? 1 : 29) {
+      write(folder / file, whole.substr(0, size));
+      ASSERT_EQ(outcome(folder).first, "corrupt") << file << " " << size;
+    }
+    write(folder / file, whole);
+    EXPECT_EQ(outcome(folder).first, "accepted") << file;
+  }
+}
+
 TEST(Model, RefusesSizesThatAreNotTheCheckpoints) {
   struct Change {
     const char* key;

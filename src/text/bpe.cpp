@@ -8,29 +8,14 @@
 #include "text/model.h"
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"
+#include "text/word_cache.h"
 
 namespace octet::text {
 
-/// Words seen before with their tokens. Emptied when it is full: simpler than eviction, and a full one holds 12,000 words.
 struct Bpe::Scratch final : ModelScratch {
-  struct Entry {
-    uint64_t hash = 0;
-    uint32_t key = 0, key_size = 0, value = 0, value_size = 0;
-  };
-  static constexpr size_t kSlots = 16384, kFull = 12288, kLongestWord = 64;
-  std::vector<Entry> entries = std::vector<Entry>(kSlots);
-  std::string keys;
-  std::vector<Piece> values;
-  size_t count = 0;
+  WordCache cache;
   std::vector<Symbol> symbols;
   std::vector<const Merge*> merges;
-
-  void clear() {
-    std::fill(entries.begin(), entries.end(), Entry{});
-    keys.clear();
-    values.clear();
-    count = 0;
-  }
 };
 
 std::unique_ptr<ModelScratch> Bpe::make_scratch() const { return std::make_unique<Scratch>(); }
@@ -228,17 +213,10 @@ void Bpe::merge_long(std::vector<Symbol>& symbols) const {
 
 template <typename Symbols>
 void Bpe::tokenize_cached(std::string_view word, std::vector<Piece>& pieces, Scratch& scratch, Symbols fill) const {
-  bool cacheable = word.size() <= Scratch::kLongestWord;
-  uint64_t hash = 0;
-  size_t slot = 0;
+  bool cacheable = word.size() <= WordCache::kLongestWord;
   if (cacheable) {
-    hash = StringTable::hash(word);
-    slot = hash % Scratch::kSlots;
-    for (; scratch.entries[slot].value_size != 0; slot = (slot + 1) % Scratch::kSlots) {
-      const Scratch::Entry& entry = scratch.entries[slot];
-      if (entry.hash != hash || entry.key_size != word.size() || std::memcmp(scratch.keys.data() + entry.key, word.data(), word.size()) != 0) continue;
-      auto first = scratch.values.begin() + entry.value;
-      pieces.insert(pieces.end(), first, first + entry.value_size);
+    if (auto known = scratch.cache.find(word); !known.empty()) {
+      pieces.insert(pieces.end(), known.begin(), known.end());
       return;
     }
   }
@@ -254,15 +232,7 @@ void Bpe::tokenize_cached(std::string_view word, std::vector<Piece>& pieces, Scr
     pieces.push_back({s.id, at, at + s.size});
     at += s.size;
   }
-  if (!cacheable || scratch.symbols.empty()) return;
-  if (scratch.count >= Scratch::kFull) {
-    scratch.clear();
-    slot = hash % Scratch::kSlots;
-  }
-  scratch.entries[slot] = {hash, static_cast<uint32_t>(scratch.keys.size()), static_cast<uint32_t>(word.size()), static_cast<uint32_t>(scratch.values.size()), static_cast<uint32_t>(pieces.size() - before)};
-  scratch.keys += word;
-  scratch.values.insert(scratch.values.end(), pieces.begin() + static_cast<std::ptrdiff_t>(before), pieces.end());
-  ++scratch.count;
+  if (cacheable) scratch.cache.insert(word, std::span(pieces).subspan(before));
 }
 
 void Bpe::tokenize(std::string_view word, std::vector<Piece>& pieces, ModelScratch* scratch) const {

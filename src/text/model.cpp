@@ -76,7 +76,8 @@ std::unique_ptr<const Model> make_model(const nlohmann::json& model, const std::
   }
   if (type == "WordPiece") return make_wordpiece(model, where);
   if (type == "BPE") return make_bpe(model, where);
-  fail(ErrorCode::unsupported, {.what = "unknown tokenizer model \"" + type + "\"", .expected = "known models: BPE, WordPiece", .where = "in " + where});
+  if (type == "Unigram") return make_unigram(model, where);
+  fail(ErrorCode::unsupported, {.what = "unknown tokenizer model \"" + type + "\"", .expected = "known models: BPE, Unigram, WordPiece", .where = "in " + where});
 }
 
 }  // namespace octet::text

@@ -236,7 +236,8 @@ std::unique_ptr<const Normalizer> make_normalizer(const nlohmann::json& json, co
   if (type == "Strip") return std::make_unique<Strip>(json_get_or<bool>(json, "strip_left", true, where), json_get_or<bool>(json, "strip_right", true, where));
   if (type == "Prepend") return std::make_unique<Prepend>(to_chars(json_text(json, "prepend", where)));
   if (type == "Replace") return make_replace(json, where);
-  unknown_component("normalizer", type, {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Sequence", "Strip", "StripAccents"}, where);
+  if (type == "Precompiled") return make_precompiled(json, where);
+  unknown_component("normalizer", type, {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Replace", "Sequence", "Strip", "StripAccents"}, where);
 }
 
 }  // namespace octet::text

@@ -18,8 +18,9 @@ struct CalibrationRow {
   std::span<const int32_t> ids, type_ids;  ///< type_ids may be empty
 };
 
-/// Places quantizers in a copy of `graph`, runs it unfused in float over the rows (plan/executor.h with taps), and chooses ranges.
-/// `pad_id` serves include_padding. The result does not depend on threads or on how rows are grouped into batches.
+/// Places quantizers in a copy of `graph`, runs it unfused in float over the rows (plan/executor.h with taps), and
+/// chooses ranges. `pad_id` serves include_padding. The result does not depend on threads or on how rows are grouped
+/// into batches.
 Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> rows, const CalibrateOptions& options,
                             const std::string& model_hash, int64_t pad_id, const Progress& progress);
 
@@ -27,7 +28,7 @@ struct QuantizeOptions {
   const Calibration* calibration = nullptr;  ///< null: dynamic ranges
   std::string method;                        ///< chooses again from statistics; empty keeps the calibration's ranges
   bool float_embeddings = false;
-  std::string model_hash;                    ///< must equal the calibration's (invalid_argument)
+  std::string model_hash;  ///< must equal the calibration's (invalid_argument)
 };
 
 /// Places quantizers with all ranges set. Returns what was done: "static (residual-channel, auto)", "dynamic".

@@ -74,7 +74,9 @@ Shared shared_of(const GemmDesc& desc, const GemmTile& tile) {
   }
   const int stage = tile.rows * kBlockBytes + w;
   const int most = tile.family == GemmFamily::small ? std::min(32, blocks) : 12;
-  const int stages = std::min(most, free / stage);
+  int stages = std::min(most, free / stage);
+  // A stage that is used again must belong to the same warpgroup: another one could take its first filling for the second.
+  if (stages < blocks) stages -= stages % tile.split;
   const int sums = tile.family == GemmFamily::small ? tile.split * 128 * tile.columns / 2 * 4 : 0;
   return {stages, std::max(stages * stage, sums) + extra};
 }

@@ -20,7 +20,7 @@ TEST(Selection, Gemm) {
   EXPECT_EQ(selected(gemm_kernels(), s8, "avxvnni"), "gemm_s8_avxvnni_6x16");
   EXPECT_EQ(selected(gemm_kernels(), s8, "avx512"), "gemm_s8_avx512_12x32");
   EXPECT_EQ(selected(gemm_kernels(), s8, "avx512vnni"), "gemm_s8_avx512vnni_14x32");
-  EXPECT_EQ(selected(gemm_kernels(), s8, "amx"), "gemm_s8_avx512vnni_14x32");
+  EXPECT_EQ(selected(gemm_kernels(), s8, "amx"), "gemm_s8_amx_32x32");
   EXPECT_EQ(selected(gemm_kernels(), f32, "scalar"), "gemm_float_ref");
   EXPECT_EQ(selected(gemm_kernels(), f32, "avx2"), "gemm_f32_avx2_6x16");
   EXPECT_EQ(selected(gemm_kernels(), f32, "avx512vnni"), "gemm_f32_avx512_14x32");
@@ -35,6 +35,7 @@ TEST(Selection, Attention) {
   EXPECT_EQ(selected(attention_kernels(), s8, "avxvnni"), "attention_s8_avxvnni_6x16");
   EXPECT_EQ(selected(attention_kernels(), s8, "avx512"), "attention_s8_avx512_12x32");
   EXPECT_EQ(selected(attention_kernels(), s8, "avx512vnni"), "attention_s8_avx512vnni_14x32");
+  EXPECT_EQ(selected(attention_kernels(), s8, "amx"), "attention_s8_amx_32x32");
   EXPECT_EQ(selected(attention_kernels(), dynamic, "avx512vnni"), "attention_s8_avx512vnni_14x32");
   EXPECT_EQ(selected(attention_kernels(), f32, "avx512vnni"), "attention_f32_avx512_14x32");
   EXPECT_EQ(selected(attention_kernels(), f32, "avx2"), "attention_f32_avx2_6x16");
@@ -55,9 +56,9 @@ TEST(Selection, RefusalsGiveReasons) {
   std::vector<Refusal> refused;
   GemmDesc s8{.n = 384, .k = 384, .x = DType::s8, .w = DType::s8, .y = DType::s8};
   ASSERT_NE(find(gemm_kernels(), s8, parse_target("avx2"), &refused), nullptr);
-  ASSERT_EQ(refused.size(), 3u);
-  EXPECT_EQ(refused[0].kernel, "gemm_s8_avx512vnni_14x32");
-  EXPECT_EQ(refused[0].reason, "needs AVX512-VNNI");
+  ASSERT_EQ(refused.size(), 4u);
+  EXPECT_EQ(refused[1].kernel, "gemm_s8_avx512vnni_14x32");
+  EXPECT_EQ(refused[1].reason, "needs AVX512-VNNI");
 }
 
 TEST(Selection, NamesAreUniqueAndEveryTableEndsWithItsReference) {

@@ -77,6 +77,7 @@ constexpr AttentionKernel f32_row(std::string_view name) {
 }
 
 const AttentionKernel kRows[] = {
+    int_row<Isa::amx, amx::kAttentionS8, avx512::kRowOps>("attention_s8_amx_32x32"),
     int_row<Isa::avx512vnni, avx512vnni::kAttentionS8, avx512::kRowOps>("attention_s8_avx512vnni_14x32"),
     int_row<Isa::avxvnni, avxvnni::kAttentionS8, avx2::kRowOps>("attention_s8_avxvnni_6x16"),
     int_row<Isa::avx512, avx512::kAttentionS8, avx512::kRowOps>("attention_s8_avx512_12x32"),

@@ -21,8 +21,8 @@ struct HeadBuffers {
   int64_t bytes;
 
   HeadBuffers(int64_t length, int64_t head_dim, unsigned char* scratch) {
-    k_steps = (head_dim + Dot::kGroup - 1) / Dot::kGroup;
-    v_steps = (length + Dot::kGroup - 1) / Dot::kGroup;
+    k_steps = steps_of<Dot>(head_dim);
+    v_steps = steps_of<Dot>(length);
     k_panel = (k_steps * Dot::kWeightBytes + 4) * kColumns;
     v_panel = v_steps * kColumns * Dot::kWeightBytes;
     padded = pad_to(length, kColumns);
@@ -108,8 +108,10 @@ void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key
   if (length % C != 0) memset(at.k + length / C * at.k_panel, 0, (size_t)at.k_panel);
   for (int64_t j = 0; j < length; ++j) {
     unsigned char* panel = at.k + j / C * at.k_panel;
-    if (j % C == 0 && j + C <= length && head_dim % Dot::kGroup != 0)
-      memset(panel + C * 4 + (at.k_steps - 1) * C * Dot::kWeightBytes, 0, (size_t)C * Dot::kWeightBytes);
+    constexpr int64_t kStep = C * Dot::kWeightBytes;
+    int64_t whole = head_dim / Dot::kGroup;
+    if (j % C == 0 && j + C <= length && whole < at.k_steps)
+      memset(panel + C * 4 + whole * kStep, 0, (size_t)((at.k_steps - whole) * kStep));
     if (Dot::kGroup == 2 && j % C == 0) memset(panel, 0, (size_t)C * 4);  // no compensation
     pack_key<Dot>(key(j), head_dim, panel, j % C);
   }

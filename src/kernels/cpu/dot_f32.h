@@ -7,7 +7,7 @@ namespace {
 template <int Rows, int Vectors>
 struct DotF32 {
   typedef F Acc;
-  static constexpr int kRows = Rows, kVectors = Vectors, kGroup = 1, kWeightBytes = 4;
+  static constexpr int kRows = Rows, kVectors = Vectors, kGroup = 1, kWeightBytes = 4, kStepMultiple = 1;
   static F init(const int32_t* from) { return from != nullptr ? load((const float*)from, Whole{}) : zero(); }
   static F broadcast(const unsigned char* x) { return set1(*(const float*)x); }
   static F weights(const unsigned char* w) { return load((const float*)w, Whole{}); }

@@ -7,7 +7,7 @@ namespace {
 
 struct DotInt {
   typedef I Acc;
-  static constexpr int kRows = 6, kVectors = 1, kGroup = 2, kWeightBytes = 2;
+  static constexpr int kRows = 6, kVectors = 1, kGroup = 2, kWeightBytes = 2, kStepMultiple = 1;
   static I init(const int32_t* from) { return from != nullptr ? load(from, Whole{}) : set1_int(0); }
   static __m256i broadcast(const unsigned char* x) { return _mm256_set1_epi32(*(const int32_t*)x); }
   static I weights(const unsigned char* w) {

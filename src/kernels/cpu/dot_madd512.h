@@ -7,7 +7,7 @@ namespace {
 
 struct DotInt {
   typedef __m512i Acc;
-  static constexpr int kRows = 12, kVectors = 2, kGroup = 2, kWeightBytes = 2;
+  static constexpr int kRows = 12, kVectors = 2, kGroup = 2, kWeightBytes = 2, kStepMultiple = 1;
   static Acc init(const int32_t* from) { return from != nullptr ? _mm512_loadu_si512(from) : _mm512_setzero_si512(); }
   static Acc broadcast(const unsigned char* x) { return _mm512_set1_epi32(*(const int32_t*)x); }
   static Acc weights(const unsigned char* w) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)w)); }

@@ -13,7 +13,9 @@ namespace {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t steps_of(const GemmTile& tile, const GemmDesc& d) { return divide_up(d.k, tile.group); }
+int64_t steps_of(const GemmTile& tile, const GemmDesc& d) {
+  return divide_up(divide_up(d.k, tile.group), tile.step_multiple) * tile.step_multiple;
+}
 int64_t panel_bytes(const GemmTile& tile, const GemmDesc& d) {
   return (steps_of(tile, d) * tile.weight_bytes + (d.w == DType::s8 ? 4 : 0)) * tile.columns;
 }
@@ -24,7 +26,6 @@ int64_t packed_bytes(const GemmDesc& d) noexcept {
 }
 
 void pack_s8_panel(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int64_t columns, unsigned char* panel) {
-  int64_t steps = steps_of(tile, d);
   std::memset(panel, 0, static_cast<size_t>(panel_bytes(tile, d)));
   unsigned char* to = panel + tile.columns * 4;
   for (int64_t j = 0; j < columns; ++j) {
@@ -36,7 +37,7 @@ void pack_s8_panel(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int
     if (tile.group == 4) {
       int64_t whole = d.k / 4;
       for (int64_t s = 0; s < whole; ++s) std::memcpy(to + (s * tile.columns + j) * 4, row + s * 4, 4);
-      if (whole < steps) std::memcpy(to + (whole * tile.columns + j) * 4, row + whole * 4, static_cast<size_t>(d.k - whole * 4));
+      if (whole * 4 < d.k) std::memcpy(to + (whole * tile.columns + j) * 4, row + whole * 4, static_cast<size_t>(d.k - whole * 4));
     } else {
       for (int64_t i = 0; i < d.k; ++i) to[(i / 2 * tile.columns + j) * 2 + i % 2] = static_cast<unsigned char>(row[i]);
     }
@@ -129,6 +130,7 @@ constexpr GemmKernel f32_row(std::string_view name) {
 }
 
 const GemmKernel kRows[] = {
+    int_row<Isa::amx, amx::kGemmS8>("gemm_s8_amx_32x32"),
     int_row<Isa::avx512vnni, avx512vnni::kGemmS8>("gemm_s8_avx512vnni_14x32"),
     int_row<Isa::avxvnni, avxvnni::kGemmS8>("gemm_s8_avxvnni_6x16"),
     int_row<Isa::avx512, avx512::kGemmS8>("gemm_s8_avx512_12x32"),

@@ -44,7 +44,7 @@ void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
   memcpy(init, panel, sizeof(init));
   if (d.column_offset)
     for (int j = 0; j < C && column + j < d.n; ++j) init[j] -= a.column_offset[column + j];
-  int64_t steps = (d.k + Dot::kGroup - 1) / Dot::kGroup;
+  int64_t steps = steps_of<Dot>(d.k);
   accumulate_rows<Dot>(rows, slabs, steps, panel + C * 4, init, c);
   int64_t left = d.n - column;
   by_lanes(left < C ? left : C, [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });
@@ -62,11 +62,11 @@ void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
 
 template <class Dot>
 constexpr cpu::GemmTile int_tile() {
-  return {Dot::kRows, Dot::kVectors * 16, Dot::kGroup, Dot::kWeightBytes, Dot::kGroup == 4, copy_rows<Dot>, run_int<Dot>};
+  return {Dot::kRows, Dot::kVectors * 16, Dot::kGroup, Dot::kWeightBytes, Dot::kStepMultiple, Dot::kGroup == 4, copy_rows<Dot>, run_int<Dot>};
 }
 template <class Dot>
 constexpr cpu::GemmTile f32_tile() {
-  return {Dot::kRows, Dot::kVectors * 16, 1, 4, false, copy_rows<Dot>, run_f32<Dot>};
+  return {Dot::kRows, Dot::kVectors * 16, 1, 4, 1, false, copy_rows<Dot>, run_f32<Dot>};
 }
 
 }  // namespace

@@ -46,6 +46,7 @@ struct GemmTile {
   int columns;
   int group;         ///< values of k that one dot instruction takes
   int weight_bytes;  ///< of a step of one column
+  int step_multiple; ///< packed steps are padded to
   bool offset_x;     ///< s8 x is stored as u8, + 128; packed weights carry the compensation
   /// Copies `rows` rows of k values into slabs, padded with zeros to whole groups.
   void (*copy)(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned char* slabs);
@@ -102,3 +103,7 @@ namespace octet::kernels::avx512vnni {
 extern const cpu::GemmTile kGemmS8;
 extern const cpu::AttentionTile kAttentionS8;
 }  // namespace octet::kernels::avx512vnni
+namespace octet::kernels::amx {
+extern const cpu::GemmTile kGemmS8;
+extern const cpu::AttentionTile kAttentionS8;
+}  // namespace octet::kernels::amx

@@ -13,7 +13,7 @@
 
 namespace octet::kernels::cpu {
 
-enum class Isa { avx2, avxvnni, avx512, avx512vnni };
+enum class Isa { avx2, avxvnni, avx512, avx512vnni, amx };
 
 /// nullptr when the target has it.
 constexpr const char* lacks(Isa isa, const Target& target) noexcept {
@@ -22,6 +22,7 @@ constexpr const char* lacks(Isa isa, const Target& target) noexcept {
     case Isa::avxvnni: return target.avx_vnni ? nullptr : "needs AVX-VNNI";
     case Isa::avx512: return target.avx512 ? nullptr : "needs AVX-512 F, BW, DQ and VL";
     case Isa::avx512vnni: return target.avx512_vnni ? nullptr : "needs AVX512-VNNI";
+    case Isa::amx: return target.amx_int8 ? nullptr : "needs AMX-INT8";
   }
   return "unknown instruction set";
 }

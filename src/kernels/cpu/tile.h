@@ -2,7 +2,7 @@
 //
 // A step takes 4 bytes of each row of x (4 u8, 2 s16 or 1 f32) and as many values of each column of w. x lies in slabs (cpu/isa.h); w
 // is [step][columns][4 u8 | 2 s8 | 1 f32]. A Dot names the instruction: Acc, kRows, kVectors, kGroup (values a step), kWeightBytes (a
-// step and column), init, broadcast, weights, dot, store.
+// step and column), kStepMultiple, init, broadcast, weights, dot, store.
 #pragma once
 
 #include <string.h>
@@ -56,6 +56,13 @@ template <class Fn>
 inline void by_chunks(int64_t k, int rows, int64_t bytes, Fn fn) {
   int64_t values = cpu::kChunk / bytes, chunk = 0;
   for (int64_t c = 0; c < k; c += values, ++chunk) fn(chunk * rows * cpu::kStride, c, k - c < values ? k - c : values);
+}
+
+/// Steps that packed weights have for k values.
+template <class Dot>
+inline int64_t steps_of(int64_t k) {
+  int64_t steps = (k + Dot::kGroup - 1) / Dot::kGroup;
+  return (steps + Dot::kStepMultiple - 1) / Dot::kStepMultiple * Dot::kStepMultiple;
 }
 
 /// Copies a row of k values into its slabs: f32 as it is; 8-bit widened to s16, or u8 with s8 + 128. Values past k in the last group

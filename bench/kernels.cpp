@@ -3,7 +3,7 @@
 // usage: bench_kernels [gemm|attention|rows] [--threads N] [--target NAME] [--ms N] [--row SUBSTRING] [--cold]
 // --cold: every call of a GEMM finds other weights, 256 MB in turn, as in a model that no cache holds.
 // Each figure is the best of repeated runs within the time given (default 60 ms): the machine may be shared. The peak is that of
-// register-only loops of the same instruction, one thread each, measured first.
+// register-only loops of the same instruction, one thread each, measured first; 0 % where no such loop is known.
 #include <immintrin.h>
 
 #include <chrono>
@@ -152,10 +152,11 @@ void bench_gemm(const Options& options) {
           if (ints) d.x = d.w = d.y = DType::s8;
           if (skip(row, options) || row.refuse(d, options.target) != nullptr) continue;
           double seconds = time_gemm(row, d, m, pool, options), work = static_cast<double>(m * d.n * d.k);
+          double peak = peak_of(row.name, options.target);
           if (!ints) best_f32 = best_f32 == 0.0 ? seconds : std::min(best_f32, seconds);
           std::printf("%-26s %-18s %5ld %9.1f %8.1f %7.1f %5.0f%% %6.2f\n", std::string(row.name).c_str(), shape.name, static_cast<long>(m),
                       seconds * 1e6, work / seconds * 1e-9, static_cast<double>(d.n * d.k * (ints ? 1 : 4)) / seconds * 1e-9,
-                      100.0 * work / seconds / (peak_of(row.name, options.target) * options.threads), best_f32 / seconds);
+                      peak > 0.0 ? 100.0 * work / seconds / (peak * options.threads) : 0.0, best_f32 / seconds);
           std::fflush(stdout);
         }
     }

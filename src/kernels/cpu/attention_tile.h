@@ -45,9 +45,9 @@ struct HeadBuffers {
 
 // Sixteen quantized values at a time; `y` has room for whole lanes.
 inline void quantize_row(const float* x, int64_t n, float inv_scale, int8_t* y) {
-  by_lanes(n, [&](int64_t c, auto lanes) {
-    store_8(y + c, quantize(load(x + c, lanes), set1(inv_scale), zero(), set1(-127.0f), set1(127.0f)), lanes);
-  });
+  F inverse = set1(inv_scale);
+  Limits limits(0, -127, 127);
+  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, limits), lanes); });
 }
 
 // One key into its column of a panel.
@@ -174,7 +174,8 @@ void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float sca
 // Probabilities of one row of scores into its slabs.
 template <class Dot>
 void store_probabilities(const AttentionArgs& a, const float* s, float inverse, int64_t length, int rows, unsigned char* slabs) {
-  F factor = set1(inverse);
+  F factor = set1(inverse), inv_scale = set1(a.p_inv_scale);
+  Limits limits(0, a.p_lo, a.p_hi);
   by_chunks(length, rows, 4 / Dot::kGroup, [&](int64_t at, int64_t first, int64_t values) {
     for (int64_t j = 0; j < values; j += int8::kLanes) {
       F p = mul(load(s + first + j, Whole{}), factor);
@@ -182,7 +183,7 @@ void store_probabilities(const AttentionArgs& a, const float* s, float inverse, 
       if constexpr (Dot::kGroup == 1) {
         store((float*)to, p, Whole{});
       } else {
-        I q = quantize(p, set1(a.p_inv_scale), zero(), set1((float)a.p_lo), set1((float)a.p_hi));
+        I q = quantize(p, inv_scale, limits);
         if constexpr (Dot::kGroup == 4) {
           store_8(to, q, Whole{});
         } else {
@@ -199,22 +200,24 @@ template <class Dot>
 void tile_context(const AttentionDesc& d, const AttentionArgs& a, const HeadBuffers<Dot>& at, int64_t token, int rows, int64_t column) {
   constexpr int64_t C = HeadBuffers<Dot>::kColumns;
   alignas(64) int32_t c[Dot::kRows * C];
-  int64_t bytes = bytes_of(d.y);
+  int64_t bytes = bytes_of(d.y), line = a.ldy * bytes;
+  Output out(d.y, a.requant);
   for (int64_t j = 0; j < d.head_dim; j += C) {
     accumulate_rows<Dot>(rows, at.p_slabs, at.v_steps, at.v + j / C * at.v_panel, nullptr, c);
     int64_t left = d.head_dim - j;
     by_lanes(left < C ? left : C, [&](int64_t l, auto lanes) {
-      char* y = (char*)a.y + (token * a.ldy + column + j + l) * bytes;
+      char* y = (char*)a.y + token * line + (column + j + l) * bytes;
+      out.channels(column + j + l, lanes);
       F scale = zero();
       if constexpr (Dot::kGroup != 1) {
         scale = load(a.context_scale + column + j + l, lanes);
         if (d.dynamic) scale = mul(scale, load(at.channels + 2 * d.head_dim + j + l, lanes));
       }
-      for (int r = 0; r < rows; ++r, y += a.ldy * bytes) {
+      for (int r = 0; r < rows; ++r, y += line) {
         F context;
         if constexpr (Dot::kGroup == 1) context = load((const float*)c + r * C + l, Whole{});
         else context = mul(to_float(load(c + r * C + l, Whole{})), scale);
-        store_as(y, d.y, context, a.requant, column + j + l, lanes);
+        out.store(y, context, lanes);
       }
     });
   }
@@ -234,9 +237,8 @@ inline void value_ranges(const float* v, int64_t ld, int64_t length, int64_t hea
   }
 }
 inline void quantize_values(const float* x, int64_t n, const float* inv_scale, int8_t* y) {
-  by_lanes(n, [&](int64_t c, auto lanes) {
-    store_8(y + c, quantize(load(x + c, lanes), load(inv_scale + c, lanes), zero(), set1(-127.0f), set1(127.0f)), lanes);
-  });
+  Limits limits(0, -127, 127);
+  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), load(inv_scale + c, lanes), limits), lanes); });
 }
 
 template <class Dot>

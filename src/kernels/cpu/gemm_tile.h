@@ -16,12 +16,16 @@ template <class N>
 inline __attribute__((always_inline)) void finish_int(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int stride, int64_t row,
                                                       int rows, int64_t column, N lanes) {
   F scale = load(a.scale + column, lanes), bias = d.bias ? load(a.bias + column, lanes) : zero();
-  int64_t bytes = bytes_of(d.y);
-  char* y = (char*)a.y + (row * a.ldy + column) * bytes;
-  for (int r = 0; r < rows; ++r, y += a.ldy * bytes, c += stride) {
+  const float* row_scale = d.row_scale ? a.row_scale + row : nullptr;
+  Activation activation = d.activation;
+  Output out(d.y, a.requant);
+  out.channels(column, lanes);
+  int64_t line = a.ldy * bytes_of(d.y);
+  char* y = (char*)a.y + row * line + column * bytes_of(d.y);
+  for (int r = 0; r < rows; ++r, y += line, c += stride) {
     F acc = to_float(load(c, Whole{}));
-    if (d.row_scale) acc = mul(acc, set1(a.row_scale[row + r]));
-    store_as(y, d.y, activate(d.activation, fma(acc, scale, bias)), a.requant, column, lanes);
+    if (row_scale != nullptr) acc = mul(acc, set1(row_scale[r]));
+    out.store(y, activate(activation, fma(acc, scale, bias)), lanes);
   }
 }
 
@@ -29,10 +33,13 @@ template <class N>
 inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int stride, int64_t row,
                                                       int rows, int64_t column, N lanes) {
   F bias = d.bias ? load(a.bias + column, lanes) : zero();
-  int64_t bytes = bytes_of(d.y);
-  char* y = (char*)a.y + (row * a.ldy + column) * bytes;
-  for (int r = 0; r < rows; ++r, y += a.ldy * bytes, c += stride)
-    store_as(y, d.y, activate(d.activation, add(load((const float*)c, Whole{}), bias)), a.requant, column, lanes);
+  Activation activation = d.activation;
+  Output out(d.y, a.requant);
+  out.channels(column, lanes);
+  int64_t line = a.ldy * bytes_of(d.y);
+  char* y = (char*)a.y + row * line + column * bytes_of(d.y);
+  for (int r = 0; r < rows; ++r, y += line, c += stride)
+    out.store(y, activate(activation, add(load((const float*)c, Whole{}), bias)), lanes);
 }
 
 // A panel of 8-bit weights starts with one compensation a column.

@@ -93,20 +93,25 @@ void row_amax_channels(float* top, const float* x, int64_t n) {
 
 void row_store(const float* x, int64_t n, void* y, DType type, const Requant& requant) {
   int64_t bytes = bytes_of(type);
-  by_lanes(n, [&](int64_t c, auto lanes) { store_as((char*)y + c * bytes, type, load(x + c, lanes), requant, c, lanes); });
+  Output out(type, requant);
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    out.channels(c, lanes);
+    out.store((char*)y + c * bytes, load(x + c, lanes), lanes);
+  });
 }
 void row_store_token(const float* x, int64_t n, int8_t* y, float inv_scale) {
-  F inverse = set1(inv_scale), lo = set1(-127.0f), hi = set1(127.0f);
-  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, zero(), lo, hi), lanes); });
+  F inverse = set1(inv_scale);
+  Limits limits(0, -127, 127);
+  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, limits), lanes); });
 }
 
 void row_fake_quant(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform, int32_t zero_point,
                     int32_t lo, int32_t hi) {
-  F low = set1((float)lo), high = set1((float)hi), zero_float = set1((float)zero_point), inverse = set1(*inv_scale), back = set1(*scale);
-  I zero_int = set1_int(zero_point);
+  F inverse = set1(*inv_scale), back = set1(*scale);
+  Limits limits(zero_point, lo, hi);
   by_lanes(n, [&](int64_t c, auto lanes) {
-    I q = quantize(load(x + c, lanes), uniform ? inverse : load(inv_scale + c, lanes), zero_float, low, high);
-    store(y + c, mul(to_float(sub_int(q, zero_int)), uniform ? back : load(scale + c, lanes)), lanes);
+    I q = quantize(load(x + c, lanes), uniform ? inverse : load(inv_scale + c, lanes), limits);
+    store(y + c, mul(to_float(sub_int(q, limits.zero_point)), uniform ? back : load(scale + c, lanes)), lanes);
   });
 }
 

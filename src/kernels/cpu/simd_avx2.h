@@ -42,10 +42,6 @@ inline F round(F x) {
   return {_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
           _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-/// x where a > b, else 0.
-inline F keep_if_greater(F x, F a, F b) {
-  return {_mm256_and_ps(x.a, _mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ)), _mm256_and_ps(x.b, _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ))};
-}
 /// -x where a < 0, else x.
 inline F negate_if_negative(F x, F a) {
   __m256 sign = _mm256_set1_ps(-0.0f), none = _mm256_setzero_ps();
@@ -65,8 +61,11 @@ inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b
 inline __m256 add_exponent(__m256 x, __m256 n) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
 }
-/// The bits of `x` plus n << 23: x * 2^n.
-inline F add_exponent(F x, F n) { return {add_exponent(x.a, n.a), add_exponent(x.b, n.b)}; }
+/// p * 2^n, by adding to the exponent's bits, where a > b, else 0.
+inline F scale_if_greater(F p, F n, F a, F b) {
+  return {_mm256_and_ps(add_exponent(p.a, n.a), _mm256_cmp_ps(a.a, b.a, _CMP_GT_OQ)),
+          _mm256_and_ps(add_exponent(p.b, n.b), _mm256_cmp_ps(a.b, b.b, _CMP_GT_OQ))};
+}
 
 inline F load(const float* p, Whole) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline F load(const float* p, Part n) {

@@ -32,8 +32,6 @@ inline F max(F a, F b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
 inline F min(F a, F b) { return _mm512_min_ps(a, b); }  // a < b ? a : b
 inline F abs(F a) { return _mm512_abs_ps(a); }
 inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/// x where a > b, else 0.
-inline F keep_if_greater(F x, F a, F b) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), x); }
 /// -x where a < 0, else x.
 inline F negate_if_negative(F x, F a) {
   __mmask16 negative = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_LT_OQ);
@@ -47,10 +45,8 @@ inline I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
 inline I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
 inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
-/// The bits of `a` plus n << 23: a * 2^n.
-inline F add_exponent(F a, F n) {
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23)));
-}
+/// p * 2^n (exact here: no result is subnormal) where a > b, else 0.
+inline F scale_if_greater(F p, F n, F a, F b) { return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), p, n); }
 
 inline F load(const float* p, Whole) { return _mm512_loadu_ps(p); }
 inline F load(const float* p, Part n) { return _mm512_maskz_loadu_ps(n.mask(), p); }

@@ -28,7 +28,7 @@ inline F exp_negative(F x) {
   p = fma(p, f, set1(5.0000001201e-1f));
   p = fma(p, mul(f, f), f);
   p = add(p, set1(1.0f));
-  return keep_if_greater(add_exponent(p, n), x, set1(-87.0f));
+  return scale_if_greater(p, n, x, set1(-87.0f));
 }
 
 inline F erf_rational(F x) {
@@ -77,22 +77,41 @@ inline F activate(Activation activation, F x) {
   return x;
 }
 
-inline I quantize(F x, F inv_scale, F zero_point, F lo, F hi) {
-  return to_int(min(max(add(round(mul(x, inv_scale)), zero_point), lo), hi));
+/// Saturation before rounding and the zero point after it, in integers: the same result as int8::quantize, with fewer operations.
+struct Limits {
+  F lo, hi;
+  I zero_point;
+  Limits(int32_t zero, int32_t low, int32_t high)
+      : lo(set1((float)(low - zero))), hi(set1((float)(high - zero))), zero_point(set1_int(zero)) {}
+};
+inline I quantize(F x, F inv_scale, const Limits& limits) {
+  return add_int(to_int(min(max(mul(x, inv_scale), limits.lo), limits.hi)), limits.zero_point);
 }
 
-/// Sixteen values of channels c.. to element type `type` at p.
-template <class N>
-inline void store_as(void* p, DType type, F x, const Requant& requant, int64_t c, N n) {
-  switch (type) {
-    case DType::f32: store((float*)p, x, n); break;
-    case DType::f16: store_f16(p, x, n); break;
-    case DType::bf16: store_bf16(p, x, n); break;
-    default:
-      store_8(p, quantize(x, load(requant.inv_scale + c, n), set1((float)requant.zero_point), set1((float)requant.lo),
-                          set1((float)requant.hi)), n);
+/// Stores values of any element type. It holds what is the same for many stores: bytes written could alias the arguments, so the
+/// compiler would read those again for each.
+struct Output {
+  DType type;
+  const float* inv_scales;
+  Limits limits;
+  F inv_scale;
+  Output(DType t, const Requant& requant)
+      : type(t), inv_scales(requant.inv_scale), limits(requant.zero_point, requant.lo, requant.hi), inv_scale(zero()) {}
+  /// Before storing channels c..
+  template <class N>
+  void channels(int64_t c, N n) {
+    if (type == DType::s8 || type == DType::u8) inv_scale = octet::kernels::load(inv_scales + c, n);
   }
-}
+  template <class N>
+  void store(void* p, F x, N n) const {
+    switch (type) {
+      case DType::f32: octet::kernels::store((float*)p, x, n); break;
+      case DType::f16: store_f16(p, x, n); break;
+      case DType::bf16: store_bf16(p, x, n); break;
+      default: store_8(p, quantize(x, inv_scale, limits), n);
+    }
+  }
+};
 
 inline int64_t bytes_of(DType type) {
   return type == DType::f32 ? 4 : type == DType::f16 || type == DType::bf16 ? 2 : 1;

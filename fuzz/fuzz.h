@@ -2,6 +2,8 @@
 #pragma once
 
 #include <octet/error.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -38,5 +41,20 @@ inline MappedFile file(const uint8_t* data, size_t size) {
   if (size > 0) std::memcpy(bytes.get(), data, size);
   return {bytes, {bytes.get(), size}};
 }
+
+/// The input as a file with a path, in memory.
+class MemoryFile {
+ public:
+  MemoryFile(const uint8_t* data, size_t size) : descriptor_(::memfd_create("input", 0)) {
+    if (descriptor_ < 0 || ::write(descriptor_, data, size) != static_cast<ssize_t>(size)) std::abort();
+  }
+  ~MemoryFile() { ::close(descriptor_); }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+
+ private:
+  int descriptor_;
+};
 
 }  // namespace octet::fuzz

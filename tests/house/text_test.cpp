@@ -45,6 +45,34 @@ TEST(House, NoAddressesInTheRepository) {
   }
 }
 
+// The README's program is a piece of an example that is compiled.
+TEST(House, ReadmeCodeIsCompiled) {
+  auto read = [](const char* name) {
+    std::ifstream in(std::filesystem::path(OCTET_SOURCE) / name);
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(in, line);) {
+      size_t first = line.find_first_not_of(' ');
+      lines.push_back(first == std::string::npos ? "" : line.substr(first));
+    }
+    return lines;
+  };
+  std::vector<std::string> readme = read("README.md"), example = read("examples/hello.cpp");
+  size_t at = 0;
+  int shown = 0;
+  bool inside = false;
+  for (const std::string& line : readme) {
+    if (line == "```cpp" || (inside && line == "```")) {
+      inside = !inside;
+      continue;
+    }
+    if (!inside || line.empty()) continue;
+    ++shown;
+    while (at < example.size() && example[at] != line) ++at;
+    ASSERT_LT(at, example.size()) << "not in examples/hello.cpp: " << line;
+  }
+  EXPECT_GT(shown, 3);
+}
+
 TEST(House, LicenseIsApache2) {
   std::ifstream in(std::filesystem::path(OCTET_SOURCE) / "LICENSE");
   std::stringstream text;

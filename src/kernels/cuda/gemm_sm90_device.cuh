@@ -87,7 +87,7 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
   }
 #pragma unroll
   for (int g = 0; g < N / 32; ++g) {
-    if (column + g * 32 >= args.n) break;
+    const bool inside = column + g * 32 < args.n;
     float scale[8], bias[8], inv[8];
     if constexpr (integer) load8(scale, vectors + g * 32);
     load8(bias, vectors + N + g * 32);
@@ -108,13 +108,14 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
             v[i] = a + bias[i];
           if constexpr (gelu) v[i] = gelu_fast(v[i]);
         }
-        if (row + h * 64 + r * 8 >= args.m) continue;
+        // No branch: the compiler interleaves the groups, and one warp a scheduler has nothing else to hide latency with.
+        const bool wanted = inside && row + h * 64 + r * 8 < args.m;
         char* p = y + (h * 8 + r) * stride8 + g * 32 * bytes;
         if constexpr (out == Out::s8) {
           uint32_t q[8];
 #pragma unroll
           for (int i = 0; i < 8; ++i) q[i] = quantize_bits(v[i], inv[i], args);
-          *(uint2*)p = make_uint2(pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7]));
+          ptx::store_if(wanted, p, pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7]));
         } else if constexpr (out == Out::f16) {
           uint32_t q[4];
 #pragma unroll
@@ -122,10 +123,10 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
             const __half2 pair = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
             q[i] = *(const uint32_t*)&pair;
           }
-          *(uint4*)p = make_uint4(q[0], q[1], q[2], q[3]);
+          ptx::store_if(wanted, p, q[0], q[1], q[2], q[3]);
         } else {
-          ((float4*)p)[0] = make_float4(v[0], v[1], v[2], v[3]);
-          ((float4*)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+          ptx::store_if(wanted, p, __float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+          ptx::store_if(wanted, p + 16, __float_as_uint(v[4]), __float_as_uint(v[5]), __float_as_uint(v[6]), __float_as_uint(v[7]));
         }
       }
   }

@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(384, 1)
   extern __shared__ __align__(1024) uint8_t dynamic[];
   const uint32_t x_smem = ptx::smem_address(dynamic), w_smem = x_smem + args.k_blocks * kXBytes;
   float* vectors = (float*)(dynamic + args.k_blocks * kXBytes + args.stages * kWBytes);
-  static_assert(8 * (2 * kMaxBlocks + 2 * kMaxStages) <= kBarrierBytes);
+  static_assert(8 * (2 * kMaxBlocks + 2 * kMaxStages + 4) <= kBarrierBytes);
   const uint32_t x_full = ptx::smem_address(vectors) + 2 * kVectorBytes<N>, x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
-                 w_empty = w_full + 8 * kMaxStages;
+                 w_empty = w_full + 8 * kMaxStages, vectors_full = w_empty + 8 * kMaxStages, vectors_empty = vectors_full + 16;
   const uint32_t rank = CM > 1 ? ptx::cluster_rank() : 0;
   const int cluster = blockIdx.x / CM, clusters = gridDim.x / CM;
   const int k_blocks = args.k_blocks, stages = args.stages;
@@ -44,6 +44,10 @@ __global__ void __launch_bounds__(384, 1)
       ptx::mbarrier_init(w_full + 8 * i, 1);
       ptx::mbarrier_init(w_empty + 8 * i, 4 * CM);  // the four warps that used it, in each block it is multicast to
     }
+    for (int i = 0; i < 2; ++i) {
+      ptx::mbarrier_init(vectors_full + 8 * i, 32);
+      ptx::mbarrier_init(vectors_empty + 8 * i, 4);
+    }
     ptx::mbarrier_init_fence();
   }
   if constexpr (CM > 1) {
@@ -53,10 +57,10 @@ __global__ void __launch_bounds__(384, 1)
     __syncthreads();
   }
 
-  const int group = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);  // uniform in the compiler's eyes too
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), group = warp / 4;  // uniform in the compiler's eyes too
   if (group == 0) {
-    ptx::drop_registers<24>();
-    if (threadIdx.x < 32 && ptx::elect_one()) {
+    ptx::drop_registers<40>();
+    if (warp == 0 && ptx::elect_one()) {
       // Cursors instead of divisions: this one thread's instructions decide how fast blocks are requested.
       int stage = 0, w_block = 0, w_column = first % args.tiles_n * (N / 32) + rank * (N / 32 / CM);
       const int w_end = args.tiles_n * (N / 32);
@@ -94,23 +98,35 @@ __global__ void __launch_bounds__(384, 1)
         if (fresh) column = 0, row += CM * 128;
       }
     }
+    // Two more warps keep the vectors of the two multiplying warpgroups ready.
+    const int turn = warp - 1;
+    if (turn == 0 || turn == 1) {
+      float* mine = vectors + turn * (kVectorBytes<N> / 4);
+      int column = (first + turn) % args.tiles_n;
+      uint32_t parity = 1;
+      for (int tile = first + turn; tile < last; tile += 2, parity ^= 1) {
+        ptx::mbarrier_wait(vectors_empty + 8 * turn, parity);
+        fetch_vectors<N>(mine, args, column * N, threadIdx.x % 32, 32);
+        ptx::mbarrier_arrive(vectors_full + 8 * turn);
+        column = (column + 2) % args.tiles_n;
+      }
+    }
     __syncwarp();
   } else {
-    ptx::raise_registers<240>();
+    ptx::raise_registers<232>();
     const int turn = group - 1, lane = threadIdx.x % 32;
     typename Mma::Acc acc[2][N / 2];
     vectors += turn * (kVectorBytes<N> / 4);
+    int row_block = (first + turn) / args.tiles_n, column = (first + turn) % args.tiles_n;
+    const int first_block = first / args.tiles_n;
+    int stage = turn * k_blocks % stages;
+    uint32_t parity = turn * k_blocks / stages & 1, vectors_parity = 0;
     for (int tile = first + turn; tile < last; tile += 2) {
-      const int row_block = tile / args.tiles_n, column = tile % args.tiles_n * N;
       // Row blocks before this one in the run decide the phase of x.
-      const uint32_t x_parity = (row_block - first / args.tiles_n) & 1;
-      const int block_end = min(last, (row_block + 1) * args.tiles_n);
-      const bool has_next_block = block_end < last;
-      const bool alone = block_end - max(first, row_block * args.tiles_n) == 1;
-      const int releases = !has_next_block || tile + 2 < block_end ? 0 : alone ? 2 : 1;
-      const int slot = (tile - first) * k_blocks;
-      int stage = slot % stages;
-      uint32_t parity = slot / stages & 1;
+      const uint32_t x_parity = (row_block - first_block) & 1;
+      const int block_end = min(last, tile - column + args.tiles_n);
+      const bool alone = block_end - max(first, tile - column) == 1;
+      const int releases = block_end == last || tile + 2 < block_end ? 0 : alone ? 2 : 1;
       auto multiply = [&](int kb, bool fresh) {
         ptx::mbarrier_wait(x_full + 8 * kb, x_parity);
         ptx::mbarrier_wait(w_full + 8 * stage, parity);
@@ -130,9 +146,6 @@ __global__ void __launch_bounds__(384, 1)
           ptx::mbarrier_arrive_if(lane == 0, w_empty + 8 * done_stage);
         ptx::mbarrier_arrive_if(lane < releases, x_empty + 8 * done_block);
       };
-      ptx::barrier_sync(3 + turn, 128);  // the tile before has been written
-      fetch_vectors<N>(vectors, args, column, threadIdx.x % 128, 128);
-      ptx::barrier_sync(3 + turn, 128);
       if (tile > first) ptx::barrier_sync(1 + turn, 256);
       multiply(0, true);
       for (int kb = 1; kb < k_blocks; ++kb) {
@@ -145,7 +158,16 @@ __global__ void __launch_bounds__(384, 1)
       if (tile + 1 < last) ptx::barrier_arrive(2 - turn, 256);
       ptx::wgmma_wait<0>();
       release(stage, k_blocks - 1);
-      store_tile<out, gelu, 2, N>(acc, args, vectors, (row_block * CM + rank) * 128, column);
+      ptx::mbarrier_wait(vectors_full + 8 * turn, vectors_parity);
+      store_tile<out, gelu, 2, N>(acc, args, vectors, (row_block * CM + rank) * 128, column * N);
+      __syncwarp();
+      ptx::mbarrier_arrive_if(lane == 0, vectors_empty + 8 * turn);
+      vectors_parity ^= 1;
+      // Past the other warpgroup's tile.
+      stage += k_blocks + 1;
+      while (stage >= stages) stage -= stages, parity ^= 1;
+      column += 2;
+      while (column >= args.tiles_n) column -= args.tiles_n, ++row_block;
     }
   }
   if constexpr (CM > 1) {  // a block must outlive what its neighbour sends it

@@ -20,8 +20,9 @@ __global__ void __launch_bounds__(384, 1)
   extern __shared__ __align__(1024) uint8_t dynamic[];
   const uint32_t smem = ptx::smem_address(dynamic);
   float* vectors = (float*)(dynamic + args.stages * (kXBytes + kWBytes));
-  static_assert(8 * 2 * kMaxStages <= kBarrierBytes);
-  const uint32_t full = ptx::smem_address(vectors) + kVectorBytes<N>, empty = full + 8 * kMaxStages;
+  static_assert(8 * (2 * kMaxStages + 2) <= kBarrierBytes);
+  const uint32_t full = ptx::smem_address(vectors) + kVectorBytes<N>, empty = full + 8 * kMaxStages, vectors_full = empty + 8 * kMaxStages,
+                 vectors_empty = vectors_full + 8;
   const uint32_t rank = CM * CN > 1 ? ptx::cluster_rank() : 0;
   const int cm = rank % CM, cn = rank / CM;
   const int cluster = blockIdx.x / (CM * CN), clusters = gridDim.x / (CM * CN);
@@ -35,6 +36,8 @@ __global__ void __launch_bounds__(384, 1)
       ptx::mbarrier_init(full + 8 * i, 1);
       ptx::mbarrier_init(empty + 8 * i, 8 * kPeers);
     }
+    ptx::mbarrier_init(vectors_full, 32);
+    ptx::mbarrier_init(vectors_empty, 8);
     ptx::mbarrier_init_fence();
   }
   if constexpr (CM * CN > 1) {
@@ -44,10 +47,11 @@ __global__ void __launch_bounds__(384, 1)
     __syncthreads();
   }
 
-  const int group = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), group = warp / 4;  // uniform in the compiler's eyes too
   if (group == 0) {
-    ptx::drop_registers<24>();
-    if (threadIdx.x < 32 && ptx::elect_one()) {
+    ptx::drop_registers<40>();
+    if (warp == 0) {
+     if (ptx::elect_one()) {
       const int mine = (tiles - cluster + clusters - 1) / clusters, slots = mine * k_blocks;
       const uint16_t x_mask = (uint16_t)([&] { int mask = 0; for (int j = 0; j < CN; ++j) mask |= 1 << (cm + CM * j); return mask; }());
       const uint16_t w_mask = (uint16_t)(((1 << CM) - 1) << (CM * cn));
@@ -93,15 +97,23 @@ __global__ void __launch_bounds__(384, 1)
         load_w();
         load_x();
       }
+     }
+    } else if (warp == 1) {  // keeps the vectors of the next tile ready
+      uint32_t parity = 1;
+      for (int tile = cluster; tile < tiles; tile += clusters, parity ^= 1) {
+        ptx::mbarrier_wait(vectors_empty, parity);
+        fetch_vectors<N>(vectors, args, ((tile % args.tiles_n) * CN + cn) * N, threadIdx.x % 32, 32);
+        ptx::mbarrier_arrive(vectors_full);
+      }
     }
     __syncwarp();
   } else {
-    ptx::raise_registers<240>();
+    ptx::raise_registers<232>();
     const int half = group - 1, lane = threadIdx.x % 32;
     const int peer = lane < CM ? lane + CM * cn : cm + CM * (lane - CM + (lane - CM >= cn));
     typename Mma::Acc acc[H][N / 2];
     int stage = 0;
-    uint32_t parity = 0;
+    uint32_t parity = 0, vectors_parity = 0;
     for (int tile = cluster; tile < tiles; tile += clusters) {
       auto multiply = [&](bool fresh) {
         ptx::mbarrier_wait(full + 8 * stage, parity);
@@ -122,9 +134,6 @@ __global__ void __launch_bounds__(384, 1)
           ptx::mbarrier_arrive_if(lane == 0, empty + 8 * done);
       };
       const int column = ((tile % args.tiles_n) * CN + cn) * N;
-      ptx::barrier_sync(1, 256);  // the tile before has been written
-      fetch_vectors<N>(vectors, args, column, threadIdx.x - 128, 256);
-      ptx::barrier_sync(1, 256);
       multiply(true);
       for (int kb = 1; kb < k_blocks; ++kb) {
         const int before = stage;
@@ -136,7 +145,11 @@ __global__ void __launch_bounds__(384, 1)
       ptx::wgmma_wait<0>();
       release(stage);
       if (++stage == stages) stage = 0, parity ^= 1;
+      ptx::mbarrier_wait(vectors_full, vectors_parity);
       store_tile<out, gelu, H, N>(acc, args, vectors, ((tile / args.tiles_n) * CM + cm) * kRows + half * (kRows / 2), column);
+      __syncwarp();
+      ptx::mbarrier_arrive_if(lane == 0, vectors_empty);
+      vectors_parity ^= 1;
     }
   }
   if constexpr (CM * CN > 1) {

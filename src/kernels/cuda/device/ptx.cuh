@@ -165,6 +165,20 @@ __device__ __forceinline__ void dependency_wait() { asm volatile("griddepcontrol
 /// Lets the next kernel of the stream be scheduled as soon as every block has said so.
 __device__ __forceinline__ void dependency_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
+// ---- stores under a condition, without a branch ----
+
+__device__ __forceinline__ void store_if(bool condition, void* p, uint32_t a) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %0, 0;\n @p st.global.b32 [%1], %2;\n}" ::"r"((uint32_t)condition), "l"(p), "r"(a));
+}
+__device__ __forceinline__ void store_if(bool condition, void* p, uint32_t a, uint32_t b) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %0, 0;\n @p st.global.v2.b32 [%1], {%2, %3};\n}" ::"r"((uint32_t)condition), "l"(p),
+               "r"(a), "r"(b));
+}
+__device__ __forceinline__ void store_if(bool condition, void* p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %0, 0;\n @p st.global.v4.b32 [%1], {%2, %3, %4, %5};\n}" ::"r"((uint32_t)condition),
+               "l"(p), "r"(a), "r"(b), "r"(c), "r"(d));
+}
+
 // ---- arithmetic ----
 
 __device__ __forceinline__ float exp2_fast(float x) {

@@ -60,7 +60,8 @@ TextSpan byte_span(std::string_view text, TextSpan span) noexcept;
 class Tokenizer {
  public:
   /// Loads from a Hugging Face folder: tokenizer.json if it is there, else vocab.txt (WordPiece), else vocab.json with
-  /// merges.txt (byte-level BPE); the latter two follow tokenizer_config.json and special_tokens_map.json.
+  /// merges.txt (byte-level BPE); the latter two follow tokenizer_config.json, special_tokens_map.json and
+  /// added_tokens.json.
   /// Throws not_found (no such files), corrupt (with the file), unsupported (a component octet does not know, with the known ones).
   static Tokenizer load(const std::filesystem::path& folder);
   /// Reads the text of a tokenizer.json; `where` names it in errors. Throws as load does.

@@ -157,43 +157,10 @@ std::optional<int32_t> first_known(const Tokenizer::State& state, const nlohmann
   return std::nullopt;
 }
 
-}  // namespace
-
-std::vector<int32_t> Encoding::special_tokens_mask() const {
-  std::vector<int32_t> mask;
-  mask.reserve(sequence_ids.size());
-  for (int8_t sequence : sequence_ids) mask.push_back(sequence < 0 ? 1 : 0);
-  return mask;
-}
-
-std::vector<int32_t> Encoding::attention_mask() const { return std::vector<int32_t>(ids.size(), 1); }
-
-TextSpan byte_span(std::string_view source, TextSpan span) noexcept {
-  TextSpan bytes{static_cast<int32_t>(source.size()), static_cast<int32_t>(source.size())};
-  int32_t at = -1;
-  for (size_t i = 0; i < source.size(); ++i) {
-    if ((source[i] & 0xc0) == 0x80) continue;
-    ++at;
-    if (at == span.begin) bytes.begin = static_cast<int32_t>(i);
-    if (at == span.end) {
-      bytes.end = static_cast<int32_t>(i);
-      break;
-    }
-  }
-  return bytes;
-}
-
-Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
-  std::string where;
-  nlohmann::json json = text::read_tokenizer_folder(folder, where);
-  return from_json(json.dump(), where);
-}
-
-Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where) {
-  nlohmann::json json = parse_json(source, where);
+std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const std::string& where) {
   if (!json.is_object() || !json.contains("model"))
     fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer", .expected = json.is_object() ? "expected a \"model\"" : std::string("expected an object, got ") + json.type_name(), .where = "in " + where});
-  auto state = std::make_shared<State>();
+  auto state = std::make_shared<Tokenizer::State>();
   auto part = [&](const char* key) -> const nlohmann::json& {
     static const nlohmann::json null;
     auto found = json.find(key);
@@ -235,8 +202,42 @@ Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where
   json.erase("padding");
   state->json = json.dump();
   state->prepare();
-  return Tokenizer(std::move(state));
+  return state;
 }
+
+}  // namespace
+
+std::vector<int32_t> Encoding::special_tokens_mask() const {
+  std::vector<int32_t> mask;
+  mask.reserve(sequence_ids.size());
+  for (int8_t sequence : sequence_ids) mask.push_back(sequence < 0 ? 1 : 0);
+  return mask;
+}
+
+std::vector<int32_t> Encoding::attention_mask() const { return std::vector<int32_t>(ids.size(), 1); }
+
+TextSpan byte_span(std::string_view source, TextSpan span) noexcept {
+  TextSpan bytes{static_cast<int32_t>(source.size()), static_cast<int32_t>(source.size())};
+  int32_t at = -1;
+  for (size_t i = 0; i < source.size(); ++i) {
+    if ((source[i] & 0xc0) == 0x80) continue;
+    ++at;
+    if (at == span.begin) bytes.begin = static_cast<int32_t>(i);
+    if (at == span.end) {
+      bytes.end = static_cast<int32_t>(i);
+      break;
+    }
+  }
+  return bytes;
+}
+
+Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
+  std::string where;
+  nlohmann::json json = text::read_tokenizer_folder(folder, where);
+  return Tokenizer(make_state(std::move(json), where));
+}
+
+Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where) { return Tokenizer(make_state(parse_json(source, where), where)); }
 
 std::string Tokenizer::to_json() const { return state_->json; }
 
@@ -263,11 +264,12 @@ std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> 
     for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row) {
       try {
         encode_with(*state_, *work, texts[row], pairs.empty() ? std::nullopt : std::optional(pairs[row]), options, results[row]);
-      } catch (const Error& error) {
+      } catch (const std::exception& error) {
+        const auto* own = dynamic_cast<const Error*>(&error);
         std::lock_guard lock(mutex);
         if (row < bad_row) {
           bad_row = row;
-          bad = error;
+          bad = own ? *own : Error(ErrorCode::out_of_memory, error.what());
         }
         return;
       }

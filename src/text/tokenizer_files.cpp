@@ -52,6 +52,25 @@ json added_token(const std::string& content, int64_t id, bool lstrip) {
   return {{"id", id}, {"content", content}, {"special", true}, {"single_word", false}, {"lstrip", lstrip}, {"rstrip", false}, {"normalized", false}};
 }
 
+/// Tokens that were added to a vocabulary later: added_tokens.json is {"token": id}.
+void append_added_tokens(const fs::path& folder, const json& map, json& added) {
+  json file = read_if_there(folder / "added_tokens.json");
+  std::vector<std::pair<int64_t, std::string>> tokens;
+  for (const auto& [content, id] : file.items())
+    if (id.is_number_integer()) tokens.emplace_back(id.get<int64_t>(), content);
+  std::sort(tokens.begin(), tokens.end());
+  json extra = map.contains("additional_special_tokens") ? map["additional_special_tokens"] : json::array();
+  for (const auto& [id, content] : tokens) {
+    bool known = std::any_of(added.begin(), added.end(), [&](const json& token) { return token["content"] == content; });
+    if (known) continue;
+    bool special = std::any_of(extra.begin(), extra.end(), [&](const json& token) { return token == content || (token.is_object() && token.value("content", json()) == content); });
+    json token = added_token(content, id, false);
+    token["special"] = special;
+    token["normalized"] = !special;
+    added.push_back(std::move(token));
+  }
+}
+
 json special_in_template(const std::string& token, int type) { return {{"SpecialToken", {{"id", token}, {"type_id", type}}}}; }
 json sequence_in_template(const char* id, int type) { return {{"Sequence", {{"id", id}, {"type_id", type}}}}; }
 
@@ -72,6 +91,7 @@ json from_vocab_txt(const fs::path& folder, const json& config, const json& map,
   json added = json::array();
   for (const std::string& token : {pad, unk, cls, sep, mask})
     if (vocabulary.contains(token)) added.push_back(added_token(token, vocabulary[token].get<int64_t>(), false));
+  append_added_tokens(folder, map, added);
   bool lowercase = json_get_or<bool>(config, "do_lower_case", true, where);
   json strip = config.contains("strip_accents") ? config["strip_accents"] : json();
   return {{"version", "1.0"},
@@ -103,6 +123,7 @@ json from_vocab_json(const fs::path& folder, const json& config, const json& map
     seen.push_back(token);
     added.push_back(added_token(token, vocabulary[token].get<int64_t>(), token == mask));
   }
+  append_added_tokens(folder, map, added);
   bool prefix = json_get_or<bool>(config, "add_prefix_space", false, where);
   return {{"version", "1.0"},
           {"added_tokens", added},

@@ -3,10 +3,13 @@
 #include <octet/tokenizer.h>
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 namespace octet {
 namespace {
@@ -151,6 +154,104 @@ TEST(Tokenizer, BatchesEqualSingles) {
   }
   texts[200] = "\xff";
   EXPECT_NE(error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode_batch(texts, {}, {}, 2); }).find("in row 200"), std::string::npos);
+}
+
+/// A byte-level BPE with merges for " cat".
+json small_roberta() {
+  json vocabulary = {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}};
+  for (const char* token : {"a", "b", "c", "t", "\u0120", "\u00c3", "\u00a9", "at", "\u0120c", "\u0120cat", "."}) vocabulary[token] = vocabulary.size();
+  return {{"added_tokens", {special("<s>", 0), special("<pad>", 1), special("</s>", 2), special("<unk>", 3)}},
+          {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}}},
+          {"post_processor", {{"type", "RobertaProcessing"}, {"sep", {"</s>", 2}}, {"cls", {"<s>", 0}}, {"trim_offsets", true}, {"add_prefix_space", false}}},
+          {"decoder", {{"type", "ByteLevel"}}},
+          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", {"a t", "\u0120 c", {"\u0120c", "at"}}}}}};
+}
+
+TEST(ByteLevelBpe, MergesTrimsAndDecodes) {
+  Tokenizer tokenizer = make(small_roberta());
+  Encoding e = tokenizer.encode("cat cat.\u00e9", "b");
+  auto id = [&](const char* token) { return *tokenizer.id_of(token); };
+  EXPECT_EQ(e.ids, (std::vector<int32_t>{0, id("c"), id("at"), id("\u0120cat"), id("."), id("\u00c3"), id("\u00a9"), 2, 2, id("b"), 2}));
+  EXPECT_EQ(e.offsets[3], (TextSpan{4, 7}));
+  EXPECT_EQ(e.offsets[5], (TextSpan{8, 9}));
+  EXPECT_EQ(e.offsets[6], (TextSpan{8, 9}));
+  EXPECT_EQ(byte_span("cat cat.\u00e9", e.offsets[5]), (TextSpan{8, 10}));
+  EXPECT_EQ(tokenizer.decode(e.ids), "cat cat.\u00e9b");
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{id("\u00c3")}), "\ufffd");
+  EXPECT_EQ(tokenizer.pad_id(), 1);
+}
+
+TEST(ByteLevelBpe, LongWordsMergeLikeShortOnes) {
+  // Words above the limit of the simple search take the heap; both must agree on a word made of equal parts.
+  Tokenizer tokenizer = make(small_roberta());
+  std::string word;
+  for (int i = 0; i < 40; ++i) word += "cat";
+  Encoding e = tokenizer.encode(word, std::nullopt, {.add_special_tokens = false});
+  ASSERT_EQ(e.size(), 80);
+  for (int64_t i = 0; i < e.size(); ++i) EXPECT_EQ(tokenizer.token_of(e.ids[static_cast<size_t>(i)]), i % 2 == 0 ? "c" : "at");
+}
+
+TEST(ByteLevelBpe, RefusesBrokenMerges) {
+  for (json merge : {json("a"), json("a t c"), json({"a", 3}), json("a z"), json(7)}) {
+    json description = small_roberta();
+    description["model"]["merges"].push_back(merge);
+    EXPECT_NE(error_of(ErrorCode::corrupt, [&] { make(description); }).find("merge 4"), std::string::npos);
+  }
+  json description = small_roberta();
+  description["model"]["dropout"] = 0.1;
+  EXPECT_NE(error_of(ErrorCode::unsupported, [&] { make(description); }).find("dropout"), std::string::npos);
+}
+
+/// Every value of a description replaced by values of other types: an error that blames the file, or a tokenizer that works.
+void mutate_everywhere(const json& whole) {
+  json flat = whole.flatten();
+  for (const auto& item : flat.items()) {
+    for (const json& other : {json(), json(true), json(-1), json(1e30), json("x"), json::array(), json::object(), json(4000000000u)}) {
+      json changed = whole;
+      changed[json::json_pointer(item.key())] = other;
+      try {
+        make(changed).encode("The cat sat.", "x [MASK] <unk>\u00e9");
+      } catch (const Error& error) {
+        EXPECT_NE(error.code(), ErrorCode::internal) << item.key() << " = " << other << ": " << error.what();
+      }
+    }
+  }
+}
+
+TEST(Tokenizer, WrongTypesAreErrors) {
+  mutate_everywhere(small_bert());
+  mutate_everywhere(small_roberta());
+}
+
+TEST(Tokenizer, MissingFilesAndTokens) {
+  error_of(ErrorCode::not_found, [] { Tokenizer::load("/no/such/folder"); });
+  std::filesystem::path folder = std::filesystem::temp_directory_path() / ("octet_tokenizer_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  EXPECT_NE(error_of(ErrorCode::not_found, [&] { Tokenizer::load(folder); }).find("vocab.txt"), std::string::npos);
+  std::ofstream(folder / "vocab.txt") << "[PAD]\n[UNK]\n[CLS]\nthe\n";
+  EXPECT_NE(error_of(ErrorCode::corrupt, [&] { Tokenizer::load(folder); }).find("[SEP]"), std::string::npos);
+  std::ofstream(folder / "vocab.txt", std::ios::app) << "[SEP]\nThe\n";
+  EXPECT_EQ(Tokenizer::load(folder).encode("The").ids, (std::vector<int32_t>{2, 3, 4}));
+  std::ofstream(folder / "tokenizer_config.json") << R"({"do_lower_case": false})";
+  std::ofstream(folder / "added_tokens.json") << R"({"<new>": 6})";
+  Tokenizer cased = Tokenizer::load(folder);
+  EXPECT_EQ(cased.encode("The<new>").ids, (std::vector<int32_t>{2, 5, 6, 4}));
+  EXPECT_EQ(cased.max_id(), 6);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Tokenizer, ThreadsShareOne) {
+  Tokenizer tokenizer = make(small_roberta());
+  Encoding expected = tokenizer.encode("cat cat. a b c cat", "t");
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, copy = tokenizer] {
+      for (int i = 0; i < 500; ++i) wrong += copy.encode("cat cat. a b c cat", "t").ids != expected.ids;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 }  // namespace

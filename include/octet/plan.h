@@ -93,7 +93,7 @@ class Plan {
 Plan compile(const Model& model, const CompileOptions& options = {});
 
 /// Runs the model in float over `rows` and records statistics of every tensor that the placement quantizes. `options.samples` rows are taken,
-/// in order. Throws invalid_argument (no rows).
+/// spread evenly. Throws invalid_argument (no rows).
 Calibration calibrate(const Model& model, std::span<const Encoding> rows, const CalibrateOptions& options = {}, const Progress& progress = {});
 
 }  // namespace octet

@@ -42,7 +42,7 @@ PlacementOptions placement_of(const CalibrateOptions& options) {
 MethodOptions method_of(const CalibrateOptions& options, const std::string& method) {
   MethodOptions chosen;
   chosen.method = parse_method(method.empty() ? options.method : method);
-  if (options.balance > 0.0) chosen.residual_strength = chosen.inner_strength = options.balance;
+  if (options.balance > 0.0) chosen.strength = options.balance;
   if (std::isnan(options.clip_gelu) || options.clip_gelu < 0.0)
     refuse_option("bound of GELU outputs", "0 (none) or more, got " + std::to_string(options.clip_gelu));
   chosen.gelu_clip = options.clip_gelu;

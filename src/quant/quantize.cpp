@@ -105,7 +105,8 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
     batch = Batch();
   };
   for (size_t r = 0; r < count; ++r) {
-    const CalibrationRow& row = rows[r];
+    // Files are often sorted by source, so rows from everywhere say more than the first ones.
+    const CalibrationRow& row = rows[options.compatible ? r : r * rows.size() / count];
     if (progress) progress("calibrate", static_cast<int64_t>(r), static_cast<int64_t>(count));
     const int64_t length = std::min<int64_t>(limit, static_cast<int64_t>(row.ids.size()));
     if (length == 0) continue;

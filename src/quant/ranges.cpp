@@ -91,7 +91,9 @@ class Chooser {
     return gelu && options_.gelu_clip > 0.0 ? std::min(range, static_cast<float>(options_.gelu_clip)) : range;
   }
 
-  /// Each channel's range: its maximum, at most the tensor's range.
+  /// Each channel's range: its maximum, at most the tensor's range, and at least the median of all channels: what
+  /// calibration saw of a quiet channel is no bound for what it may do, and resolution beyond the median's gains
+  /// nothing.
   std::vector<float> channel_ranges(ValueId value, const QuantSpec& spec, std::string* how) const {
     const TensorStatistics& known = statistics(value);
     bool automatic = options_.method.kind == Method::Kind::automatic;
@@ -99,6 +101,10 @@ class Chooser {
                                            automatic ? Method{Method::Kind::max} : options_.method, how));
     std::vector<float> ranges = known.channel_amax();
     for (float& range : ranges) range = std::min(range, limit);
+    std::vector<float> sorted = ranges;
+    auto middle = sorted.begin() + static_cast<int64_t>(sorted.size() / 2);
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    for (float& range : ranges) range = std::max(range, *middle);
     return ranges;
   }
 
@@ -128,11 +134,9 @@ class Chooser {
 
     // Weights whose columns take the vector in.
     std::set<std::string> weights;
-    bool residual = false;
     std::vector<float> columns(ranges.size(), 0.0f);
     for (size_t i : group) {
       for (size_t user : graph_.users(node(i).output)) {
-        residual = residual || node(user).op == Op::add;
         if (node(user).op != Op::linear || node(user).input(0) != node(i).output) continue;
         int64_t quantizer = graph_.producer(node(user).input(1));
         if (quantizer >= 0 && node(static_cast<size_t>(quantizer)).op == Op::fake_quant)
@@ -144,7 +148,7 @@ class Chooser {
     }
     std::vector<float> vector = ranges;
     if (!weights.empty()) {
-      const double strength = residual ? options_.residual_strength : options_.inner_strength;
+      const double strength = options_.strength;
       float widest = *std::max_element(columns.begin(), columns.end());
       std::vector<double> shape(ranges.size());
       double stretch = 0.0;  // the least factor that lets every channel reach its range

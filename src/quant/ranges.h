@@ -1,9 +1,9 @@
 // From statistics to scales: methods, channel balancing, weights.
 //
 // One scale a tensor: the method finds the range on the tensor's histogram. One scale a channel: a channel's range is
-// its own maximum, but at most the tensor's range by the method. `auto` takes the range of least mean
-// |error|^kAutoPower for the former and plain maxima for the latter (an outlier channel costs nothing there, and
-// clipping it costs much).
+// its own maximum, but at most the tensor's range by the method and at least the median channel's. `auto` takes the
+// range of least mean |error|^kAutoPower for the former and plain maxima for the latter (an outlier channel costs
+// nothing there, and clipping it costs much).
 #pragma once
 
 #include <map>
@@ -31,12 +31,12 @@ struct MethodOptions {
   Method method;
   /// max, percentile:P or mse.
   Method weights{Method::Kind::max};
-  // Channel balancing of an edge into linears: the vector is amax^s / wmax^(1 - s). At 1 every channel of the
-  // activation uses its whole range, at 0 every column of the weight does. Chosen on MiniLM with rows of the STS-B
-  // train file .
-  double residual_strength = 0.85;  ///< where the tensor also feeds a residual add
-  double inner_strength = 0.9;      ///< elsewhere: attention context, GELU output
-  double gelu_clip = 0.0;           ///< > 0: inputs of linears behind a GELU get a range of at most this
+  /// Channel balancing of an edge into linears: the vector is amax^s / wmax^(1 - s). At 1 every channel of the
+  /// activation uses its whole range, at 0 every column of the weight does. Chosen on MiniLM with rows of the STS-B
+  /// train file that calibration did not use (mean cosine to FP32: 0.5: 0.939, 0.7: 0.9929, 0.8: 0.9958, 0.9: 0.9973,
+  /// 1: 0.9970).
+  double strength = 0.9;
+  double gelu_clip = 0.0;  ///< > 0: inputs of linears behind a GELU get a range of at most this
   bool shared_qkv =
       false;  ///< q, k and v of an attention get the largest of their three ranges (one scale a tensor only)
 };

@@ -99,7 +99,8 @@ TEST(Calibration, SameForAnyThreadsAndMergesToOnePass) {
     EXPECT_EQ(other->elements(), statistics.elements());
     EXPECT_NEAR(other->amax(), statistics.amax(), 1e-5f * statistics.amax());
   }
-  EXPECT_EQ(calibrated(graph, rows.rows, {.samples = 3}).tokens(), 21);
+  EXPECT_EQ(calibrated(graph, rows.rows, {.samples = 3}).tokens(), 7 + 4 + 17);  // spread over the rows
+  EXPECT_EQ(calibrated(graph, rows.rows, {.samples = 3, .compatible = true}).tokens(), 7 + 1 + 13);
   EXPECT_EQ(calibrated(graph, rows.rows, {.max_length = 2}).tokens(), 23);
 }
 

@@ -19,4 +19,5 @@
 #include <octet/plan.h>
 #include <octet/progress.h>
 #include <octet/session.h>
+#include <octet/system.h>
 #include <octet/tokenizer.h>

@@ -63,6 +63,7 @@ class Lowering {
   Buffer describe(ValueId value, DType dtype) const {
     const Value& v = graph_.value(value);
     Buffer buffer{.value = v.name, .dtype = dtype};
+    if (const Node* quantizer = quantizer_of(value)) buffer.source = graph_.value(quantizer->input(0)).name;
     const Shape& shape = v.type.shape;
     buffer.extent = shape.at(0) == kTokens ? Extent::tokens : shape.at(0) == kRows ? Extent::rows : Extent::scores;
     buffer.width = buffer.extent == Extent::scores ? shape.at(0) : shape.size() > 1 ? shape.at(1) : 1;
@@ -449,6 +450,7 @@ class Lowering {
       ValueId stored = part.quantizer != nullptr ? part.quantizer->output : part.result;
       result.value += (result.value.empty() ? "" : "+") + graph_.value(stored).name;
       if (part.quantizer == nullptr) continue;
+      result.source += (result.source.empty() ? "" : "+") + graph_.value(part.result).name;
       QuantInfo quant = info(*part.quantizer);
       int64_t width = graph_.value(stored).type.shape.at(1);
       std::vector<float> scale = quant.scale;

@@ -18,6 +18,7 @@ enum class Extent : uint8_t { tokens, rows, scores, offsets };
 /// One value during a run. `value` is the name of the graph value it holds ("a+b" joins horizontally merged ones).
 struct Buffer {
   std::string value;
+  std::string source;        ///< what a quantizer's value was quantized from, named alike; else empty
   DType dtype = DType::f32;
   Extent extent = Extent::tokens;
   int64_t width = 1;       ///< elements per token or row; heads for scores (then length^2 elements each)

@@ -350,7 +350,7 @@ json to_json(const Program& program) {
   out["inputs"] = program.inputs;
   for (const auto& [name, id] : program.outputs) out["outputs"].push_back({name, id});
   for (const Buffer& b : program.buffers)
-    out["buffers"].push_back({{"value", b.value}, {"dtype", octet::name(b.dtype)}, {"extent", kExtents[static_cast<size_t>(b.extent)]},
+    out["buffers"].push_back({{"value", b.value}, {"source", b.source}, {"dtype", octet::name(b.dtype)}, {"extent", kExtents[static_cast<size_t>(b.extent)]},
                               {"width", b.width}, {"row_scale", b.row_scale}, {"scale", b.scale}, {"zero_point", b.zero_point}});
   for (const Step& step : program.steps) {
     json s;
@@ -380,7 +380,7 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
   for (const json& b : json_get<json>(in, "buffers", where)) {
     Buffer buffer;
     Reader reader{b, where};
-    reader("value", buffer.value), reader("dtype", buffer.dtype), reader.named("extent", buffer.extent, kExtents);
+    reader("value", buffer.value), reader("source", buffer.source), reader("dtype", buffer.dtype), reader.named("extent", buffer.extent, kExtents);
     reader("width", buffer.width), reader("row_scale", buffer.row_scale), reader("scale", buffer.scale), reader("zero_point", buffer.zero_point);
     if (buffer.width < 1 || buffer.width > int64_t{1} << 24) bad("a buffer's width is out of range");
     program.buffers.push_back(std::move(buffer));

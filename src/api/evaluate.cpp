@@ -1,0 +1,259 @@
+// Encoding a data set, running it in batches of like lengths, and scoring the outputs task by task.
+#include <octet/evaluate.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+
+#include "api/metrics.h"
+#include "core/error.h"
+
+namespace octet {
+
+namespace {
+
+bool is_pair_of_embeddings(const ModelInfo& info, const Dataset& data) { return info.task == Task::embedding && data.has_pair(); }
+
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return text;
+}
+
+int64_t rows_used(const Dataset& data, int64_t limit) {
+  int64_t rows = data.rows();
+  return limit > 0 ? std::min(limit, rows) : rows;
+}
+
+std::span<const float> row_of(const std::vector<float>& values, int64_t row, int64_t width) {
+  return {values.data() + row * width, static_cast<size_t>(width)};
+}
+
+int64_t largest(std::span<const float> row) { return std::max_element(row.begin(), row.end()) - row.begin(); }
+
+double cosine(std::span<const float> a, std::span<const float> b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) ab += double(a[i]) * b[i], aa += double(a[i]) * a[i], bb += double(b[i]) * b[i];
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : aa == bb ? 1 : 0;
+}
+
+void score_labels(Evaluation* e, std::span<const int64_t> expected, int64_t labels) {
+  e->metric = "accuracy";
+  e->value = e->metrics["accuracy"] = accuracy(e->predictions, expected);
+  e->metrics["macro_f1"] = macro_f1(e->predictions, expected);
+  e->metrics["matthews"] = matthews(e->predictions, expected);
+  if (labels == 2) e->metrics["f1"] = f1(confusion(e->predictions, expected));
+}
+
+void score_numbers(Evaluation* e, std::span<const double> expected) {
+  std::vector<double> got(e->scores.begin(), e->scores.end());
+  e->metric = "spearman";
+  e->value = e->metrics["spearman"] = spearman(got, expected);
+  e->metrics["pearson"] = pearson(got, expected);
+}
+
+// Words are separated by spaces, and so are their labels; a word is judged by its first token.
+void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, const std::vector<Encoding>& rows, const std::vector<float>& values) {
+  if (!data.has_label())
+    fail(ErrorCode::invalid_argument, {.what = "cannot evaluate a token classifier", .expected = "expected a column with one label a word, separated by spaces",
+                                       .where = "in " + data.source(), .hint = "name the column with --label"});
+  std::map<std::string, int64_t> ids;
+  for (size_t i = 0; i < info.labels.size(); ++i) ids.emplace(lower(info.labels[i]), static_cast<int64_t>(i));
+  std::vector<int64_t> expected;
+  int64_t token = 0;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    // First code point of each word -> its label.
+    std::map<int32_t, int64_t> words;
+    std::string_view text = data.text(static_cast<int64_t>(r)), labels = data.label(static_cast<int64_t>(r));
+    int32_t at = 0;
+    bool inside = false;
+    auto take_label = [&] {
+      labels.remove_prefix(std::min(labels.find_first_not_of(' '), labels.size()));
+      size_t end = std::min(labels.find(' '), labels.size());
+      auto found = ids.find(lower(std::string(labels.substr(0, end))));
+      if (found == ids.end())
+        fail(ErrorCode::invalid_argument, {.what = "cannot evaluate: a word has no label that the model knows",
+                                           .expected = "got '" + std::string(labels.substr(0, end)) + "' in line " + std::to_string(data.line(static_cast<int64_t>(r))),
+                                           .where = "in " + data.source(), .hint = "expected one label a word, separated by spaces"});
+      labels.remove_prefix(end);
+      return found->second;
+    };
+    for (char c : text) {
+      if ((static_cast<unsigned char>(c) & 0xC0) == 0x80) continue;
+      if (c != ' ' && !inside) words[at] = take_label();
+      inside = c != ' ';
+      ++at;
+    }
+    for (int64_t t = 0; t < rows[r].size(); ++t, ++token) {
+      if (rows[r].sequence_ids[static_cast<size_t>(t)] != 0) continue;
+      TextSpan span = rows[r].offsets[static_cast<size_t>(t)];
+      auto word = words.lower_bound(span.begin);
+      if (word == words.end() || word->first >= std::max(span.end, span.begin + 1)) continue;
+      expected.push_back(word->second);
+      e->predictions.push_back(largest(row_of(values, token, e->width)));
+      words.erase(word);
+    }
+  }
+  e->metric = "accuracy";
+  e->value = e->metrics["accuracy"] = accuracy(e->predictions, expected);
+  e->metrics["macro_f1"] = macro_f1(e->predictions, expected);
+}
+
+}  // namespace
+
+namespace {
+
+EncodedRows encode(const ModelInfo& info, const Tokenizer& tokenizer, const Dataset& data, int64_t max_length, int64_t limit, int threads) {
+  if (info.max_length > 0 && max_length > info.max_length)
+    fail(ErrorCode::invalid_argument, {.what = "cannot read texts of " + std::to_string(max_length) + " tokens",
+                                       .expected = "the model takes at most " + std::to_string(info.max_length), .where = "in " + info.source});
+  int64_t rows = rows_used(data, limit);
+  if (rows == 0) fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + data.source()});
+  bool two = is_pair_of_embeddings(info, data);
+  std::vector<std::string_view> texts, pairs;
+  for (int64_t r = 0; r < rows; ++r) {
+    texts.push_back(data.text(r));
+    if (data.has_pair()) (two ? texts : pairs).push_back(data.pair(r));
+  }
+  int64_t length = max_length > 0 ? max_length : info.max_length;
+  EncodedRows result;
+  result.rows = tokenizer.encode_batch(texts, pairs, {.max_length = 0}, threads);
+  for (size_t r = 0; r < result.rows.size(); ++r) {
+    if (length <= 0 || result.rows[r].size() <= length) continue;
+    ++result.truncated;
+    std::optional<std::string_view> pair;
+    if (!pairs.empty()) pair = pairs[r];
+    result.rows[r] = tokenizer.encode(texts[r], pair, {.max_length = length});
+  }
+  return result;
+}
+
+}  // namespace
+
+EncodedRows encode_rows(const Plan& plan, const Dataset& data, int64_t max_length, int64_t limit, int threads) {
+  return encode(plan.info(), plan.tokenizer(), data, max_length, limit, threads);
+}
+
+EncodedRows encode_rows(const Model& model, const Dataset& data, int64_t max_length, int64_t limit, int threads) {
+  return encode(model.info(), model.tokenizer(), data, max_length, limit, threads);
+}
+
+std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, int64_t batch_tokens, const Progress& progress) {
+  bool per_token = false;
+  switch (session.plan().info().task) {
+    case Task::encoder: case Task::token_classification: case Task::question_answering: per_token = true; break;
+    default: break;
+  }
+  std::vector<int64_t> lengths, first;  // first: output row of each text
+  int64_t outputs = 0;
+  for (const Encoding& row : rows) {
+    lengths.push_back(row.size());
+    first.push_back(outputs);
+    outputs += per_token ? row.size() : 1;
+  }
+  std::vector<float> result;
+  OwnedBatch batch;
+  int64_t done = 0;
+  for (const std::vector<int64_t>& group : plan_batches(lengths, {.max_tokens = batch_tokens})) {
+    batch.clear();
+    for (int64_t row : group) batch.add(rows[static_cast<size_t>(row)]);
+    Output out = session.run(batch.view());
+    if (result.empty()) result.resize(static_cast<size_t>(outputs * out.width));
+    int64_t from = 0;
+    for (int64_t row : group) {
+      int64_t count = per_token ? lengths[static_cast<size_t>(row)] : 1;
+      std::copy_n(out.values.begin() + from * out.width, count * out.width, result.begin() + first[static_cast<size_t>(row)] * out.width);
+      from += count;
+    }
+    done += static_cast<int64_t>(group.size());
+    if (progress) progress("running", done, static_cast<int64_t>(rows.size()));
+  }
+  return result;
+}
+
+Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions& options, const Progress& progress) {
+  const ModelInfo& info = session.plan().info();
+  int64_t rows = rows_used(data, options.limit);
+  if (info.task == Task::encoder || info.task == Task::question_answering)
+    fail(ErrorCode::unsupported, {.what = "cannot evaluate a model for " + std::string(name(info.task)),
+                                  .expected = "expected sequence or token classification, regression, or embeddings", .where = "in " + info.source});
+  if (info.problem_type == "multi_label_classification")
+    fail(ErrorCode::unsupported, {.what = "cannot evaluate a model with several labels a text", .where = "in " + info.source});
+  // What the labels are is checked before the work.
+  std::vector<int64_t> labels;
+  std::vector<double> numbers;
+  if (info.task == Task::sequence_classification) {
+    std::vector<int32_t> ids = resolve_labels(data, info.labels);
+    labels.assign(ids.begin(), ids.begin() + rows);
+  }
+  if (info.task == Task::regression) numbers = label_numbers(data);
+  if (info.task == Task::embedding) {
+    if (!data.has_pair())
+      fail(ErrorCode::invalid_argument, {.what = "cannot evaluate an embedding model", .expected = "expected pairs of texts with a number each",
+                                         .where = "in " + data.source(), .hint = "name the columns with --text, --pair and --label"});
+    numbers = label_numbers(data);
+  }
+  numbers.resize(std::min(numbers.size(), static_cast<size_t>(rows)));
+  EncodedRows encoded = encode_rows(session.plan(), data, options.max_length, options.limit, options.threads);
+
+  Evaluation e;
+  e.rows = rows;
+  e.truncated = encoded.truncated;
+  auto begin = std::chrono::steady_clock::now();
+  std::vector<float> values = run_all(session, encoded.rows, options.batch_tokens, progress);
+  e.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  int64_t output_rows = static_cast<int64_t>(encoded.rows.size());
+  if (info.task == Task::token_classification) {
+    output_rows = 0;
+    for (const Encoding& row : encoded.rows) output_rows += row.size();
+  }
+  e.width = static_cast<int64_t>(values.size()) / std::max<int64_t>(output_rows, 1);
+  switch (info.task) {
+    case Task::sequence_classification:
+      for (int64_t r = 0; r < rows; ++r) e.predictions.push_back(largest(row_of(values, r, e.width)));
+      score_labels(&e, labels, static_cast<int64_t>(info.labels.size()));
+      break;
+    case Task::regression:
+      for (int64_t r = 0; r < rows; ++r) e.scores.push_back(values[static_cast<size_t>(r * e.width)]);
+      score_numbers(&e, numbers);
+      break;
+    case Task::embedding:
+      for (int64_t r = 0; r < rows; ++r)
+        e.scores.push_back(static_cast<float>(cosine(row_of(values, 2 * r, e.width), row_of(values, 2 * r + 1, e.width))));
+      score_numbers(&e, numbers);
+      break;
+    default: score_tokens(&e, info, data, encoded.rows, values); break;
+  }
+  if (options.keep_outputs) e.outputs = std::move(values);
+  return e;
+}
+
+Agreement agreement(std::span<const float> outputs, std::span<const float> other, int64_t width) {
+  if (outputs.size() != other.size() || width <= 0 || outputs.size() % static_cast<size_t>(width) != 0)
+    fail(ErrorCode::invalid_argument, {.what = "cannot compare outputs of different sizes",
+                                       .expected = "got " + std::to_string(outputs.size()) + " and " + std::to_string(other.size()) + " values"});
+  Agreement a;
+  a.min_cosine = 1;
+  double square = 0, scale = 0, rows = static_cast<double>(outputs.size()) / static_cast<double>(width);
+  if (outputs.empty()) return a;
+  for (size_t at = 0; at < outputs.size(); at += static_cast<size_t>(width)) {
+    auto x = outputs.subspan(at, static_cast<size_t>(width)), y = other.subspan(at, static_cast<size_t>(width));
+    a.equal_labels += largest(x) == largest(y);
+    double c = cosine(x, y);
+    a.mean_cosine += c;
+    a.min_cosine = std::min(a.min_cosine, c);
+    for (size_t i = 0; i < x.size(); ++i) {
+      double d = double(x[i]) - y[i];
+      square += d * d, scale += double(y[i]) * y[i];
+      a.max_error = std::max(a.max_error, std::fabs(d));
+      a.max_value = std::max(a.max_value, std::fabs(double(y[i])));
+    }
+  }
+  a.equal_labels /= rows;
+  a.mean_cosine /= rows;
+  a.rms_error = std::sqrt(square / static_cast<double>(outputs.size()));
+  a.relative_error = scale > 0 ? std::sqrt(square / scale) : square > 0 ? INFINITY : 0;
+  return a;
+}
+
+}  // namespace octet

@@ -63,6 +63,10 @@ void pack_key(const void* key, int64_t head_dim, unsigned char* panel, int64_t c
     for (int64_t c = 0; c < head_dim; ++c) to[c / 2 * kStep + c % 2] = (unsigned char)row[c];
   } else {
     const int8_t* row = (const int8_t*)key;
+    int32_t sum = 0;
+    for (int64_t c = 0; c < head_dim; ++c) sum += row[c];
+    sum *= -128;
+    memcpy(panel + column * 4, &sum, 4);
     int64_t whole = head_dim / 4;
     for (int64_t s = 0; s < whole; ++s) memcpy(to + s * kStep, row + s * 4, 4);
     for (int64_t c = whole * 4; c < head_dim; ++c) to[whole * kStep + c % 4] = (unsigned char)row[c];
@@ -111,16 +115,6 @@ void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key
     if (Dot::kGroup == 2 && j % C == 0) memset(panel, 0, (size_t)C * 4);  // no compensation
     pack_key<Dot>(key(j), head_dim, panel, j % C);
   }
-  if constexpr (Dot::kGroup == 4) {
-    // Compensation of the query's offset: -128 * sum_k K, by the tile itself with a query of 128s.
-    memset(at.q_slabs, 0x80, (size_t)(pad_to(at.k_steps * 4, cpu::kChunk) / cpu::kChunk * cpu::kStride));
-    alignas(64) int32_t sums[Dot::kRows * C];
-    for (int64_t j = 0; j < length; j += C) {
-      int32_t* panel = (int32_t*)(at.k + j / C * at.k_panel);
-      accumulate_rows<Dot>(1, at.q_slabs, at.k_steps, (const unsigned char*)(panel + C), nullptr, sums);
-      for (int64_t l = 0; l < C; ++l) panel[l] = -sums[l];
-    }
-  }
 }
 template <class Dot, class Value>
 void pack_all_values(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Value value) {
@@ -136,15 +130,12 @@ void pack_all_values(const HeadBuffers<Dot>& at, int64_t length, int64_t head_di
   }
 }
 
-inline float scores_max(const float* s, int64_t n) {
+/// Rows of exp(s - max) in place, and the factor that makes them probabilities.
+inline float softmax_exp(float* s, int64_t n) {
   F top = set1(s[0]);
   for (int64_t j = 0; j + int8::kLanes <= n; j += int8::kLanes) top = max(load(s + j, Whole{}), top);
   float most = fold_max(top);
   for (int64_t j = n / int8::kLanes * int8::kLanes; j < n; ++j) most = s[j] > most ? s[j] : most;
-  return most;
-}
-/// exp(s - most) in place; the factor that makes them probabilities.
-inline float scores_exp(float* s, int64_t n, float most) {
   F m = set1(most), sum = zero();
   by_lanes(n, [&](int64_t j, auto lanes) {
     F e = keep(exp_negative(sub(load(s + j, Whole{}), m)), lanes);
@@ -292,17 +283,9 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
     tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_length,
                      d.dynamic ? work.q_range + work.tokens + work.first + begin : nullptr,
                      d.dynamic ? work.k_range + work.tokens + work.first : nullptr);
-    // Each pass runs over as many rows as stay in the first-level cache: one row's chain of maximum, sum and division would leave
-    // the machine waiting.
-    int group = (int)(16384 / (at.padded * 4));
-    group = group < 1 ? 1 : group;
-    for (int first = 0; first < rows; first += group) {
-      int last = first + group < rows ? first + group : rows;
-      float factor[Dot::kRows];
-      for (int r = first; r < last; ++r) factor[r] = scores_max(at.scores + r * at.padded, length);
-      for (int r = first; r < last; ++r) factor[r] = scores_exp(at.scores + r * at.padded, length, factor[r]);
-      for (int r = first; r < last; ++r)
-        store_probabilities<Dot>(a, at.scores + r * at.padded, factor[r], length, rows, at.p_slabs + r * cpu::kStride);
+    for (int r = 0; r < rows; ++r) {
+      float* s = at.scores + r * at.padded;
+      store_probabilities<Dot>(a, s, softmax_exp(s, length), length, rows, at.p_slabs + r * cpu::kStride);
     }
     tile_context<Dot>(d, a, at, work.first + begin, rows, column);
   }

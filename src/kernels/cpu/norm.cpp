@@ -5,8 +5,6 @@
 namespace octet::kernels::cpu {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 4;
-
 const char* refuse_outputs(int outputs, const OutputDesc* y) noexcept {
   if (outputs < 1 || outputs > 2) return "needs one or two outputs";
   for (int o = 0; o < outputs; ++o) {
@@ -40,16 +38,12 @@ const char* refuse_norm(const NormDesc& d, const Target& target) noexcept {
 template <const RowOps& ops>
 void run_norm(const NormDesc& d, const NormArgs& a, const Launch& launch) noexcept {
   parallel(launch, a.m, token_grain(launch, a.m, d.n), [&](int64_t begin, int64_t end) {
-    float* x = reinterpret_cast<float*>(thread_memory(kRowsAtOnce * d.n * 4));
-    for (int64_t first = begin; first < end; first += kRowsAtOnce) {
-      int64_t rows = std::min(kRowsAtOnce, end - first);
-      for (int64_t r = 0; r < rows; ++r) {
-        int64_t token = (first + r) * d.n;
-        ops.load(x + r * d.n, d.n, static_cast<const char*>(a.a) + token * size_of(d.a), d.a, a.a_scale, a.a_zero);
-        if (d.residual) ops.add(x + r * d.n, d.n, static_cast<const char*>(a.b) + token * size_of(d.b), d.b, a.b_scale, a.b_zero);
-      }
-      ops.layer_norm(x, rows, d.n, a.gamma, a.beta, a.epsilon);
-      for (int64_t r = 0; r < rows; ++r) store_outputs(ops, x + r * d.n, d.n, first + r, d.outputs, d.y, a.out);
+    float* x = reinterpret_cast<float*>(thread_memory(d.n * 4));
+    for (int64_t i = begin; i < end; ++i) {
+      ops.load(x, d.n, static_cast<const char*>(a.a) + i * d.n * size_of(d.a), d.a, a.a_scale, a.a_zero);
+      if (d.residual) ops.add(x, d.n, static_cast<const char*>(a.b) + i * d.n * size_of(d.b), d.b, a.b_scale, a.b_zero);
+      ops.layer_norm(x, d.n, a.gamma, a.beta, a.epsilon);
+      store_outputs(ops, x, d.n, i, d.outputs, d.y, a.out);
     }
   });
 }
@@ -76,7 +70,7 @@ void run_embed(const EmbedDesc& d, const EmbedArgs& a, const Launch& launch) noe
         else
           (t == 0 ? ops.load : ops.add)(x, d.n, row, d.table[t], nullptr, 0);
       }
-      if (d.norm) ops.layer_norm(x, 1, d.n, a.gamma, a.beta, a.epsilon);
+      if (d.norm) ops.layer_norm(x, d.n, a.gamma, a.beta, a.epsilon);
       store_outputs(ops, x, d.n, i, d.outputs, d.y, a.out);
     }
   });

@@ -48,34 +48,19 @@ void row_load_scaled(float* x, int64_t n, const int8_t* data, float scale, bool 
   });
 }
 
-// R rows at once: the order of sums leaves one accumulator a row, whose latency other rows fill.
-template <int R>
-void layer_norm_rows(float* x, int64_t n, const float* gamma, const float* beta, float epsilon) {
-  F sum[R], squares[R], mean[R], rstd[R];
-  for (int r = 0; r < R; ++r) sum[r] = squares[r] = zero();
+void row_layer_norm(float* x, int64_t n, const float* gamma, const float* beta, float epsilon) {
+  F sum = zero();
+  by_lanes(n, [&](int64_t c, auto lanes) { sum = add(sum, load(x + c, lanes)); });
+  F mean = set1(fold(sum) / (float)n), squares = zero();
   by_lanes(n, [&](int64_t c, auto lanes) {
-    for (int r = 0; r < R; ++r) sum[r] = add(sum[r], load(x + r * n + c, lanes));
+    F d = keep(sub(load(x + c, lanes), mean), lanes);
+    squares = fma(d, d, squares);
   });
-  for (int r = 0; r < R; ++r) mean[r] = set1(fold(sum[r]) / (float)n);
+  F rstd = set1(1.0f / sqrtf(fold(squares) / (float)n + epsilon));
   by_lanes(n, [&](int64_t c, auto lanes) {
-    for (int r = 0; r < R; ++r) {
-      F d = keep(sub(load(x + r * n + c, lanes), mean[r]), lanes);
-      squares[r] = fma(d, d, squares[r]);
-    }
+    F d = mul(sub(load(x + c, lanes), mean), rstd);
+    store(x + c, fma(d, load(gamma + c, lanes), load(beta + c, lanes)), lanes);
   });
-  for (int r = 0; r < R; ++r) rstd[r] = set1(1.0f / sqrtf(fold(squares[r]) / (float)n + epsilon));
-  by_lanes(n, [&](int64_t c, auto lanes) {
-    F g = load(gamma + c, lanes), b = load(beta + c, lanes);
-    for (int r = 0; r < R; ++r) {
-      float* at = x + r * n + c;
-      store(at, fma(mul(sub(load(at, lanes), mean[r]), rstd[r]), g, b), lanes);
-    }
-  });
-}
-
-void row_layer_norm(float* x, int64_t rows, int64_t n, const float* gamma, const float* beta, float epsilon) {
-  for (; rows >= 4; rows -= 4, x += 4 * n) layer_norm_rows<4>(x, n, gamma, beta, epsilon);
-  for (; rows > 0; --rows, x += n) layer_norm_rows<1>(x, n, gamma, beta, epsilon);
 }
 
 void row_divide(float* x, int64_t n, float by) {

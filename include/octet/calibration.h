@@ -22,10 +22,15 @@ struct CalibrateOptions {
   int64_t max_length = 0;    ///< rows are cut to this many tokens; 0 = the model's
   int threads = 0;
   bool compatible = false;   ///< the reference's histograms (first batch's range, left edges), for reproducing it
-  bool include_padding = false;  ///< pad rows to max_length as the reference does; only to reproduce it
+/// Pad rows to max_length with padding ids, as the reference does, to see what that does to ranges. Padding is computed
+  /// like text here: unlike the reference's it is attended to.
+  bool include_padding = false;
   bool quantize_head = false, quantize_pooler = false, float_embeddings = false, share_qkv = false;
   double clip_gelu = 0;      ///< upper bound of the GELU output's range; 0 = none
   std::string probabilities = "";  ///< "u8" or "s8"; empty: the placement's own
+  std::string activation_type = "s8";  ///< s2 to s8
+  std::string weight_type = "s8";      ///< s2 to s8
+  std::string weight_method = "max";   ///< a channel's range: "max", "percentile:P" or "mse"
   /// Glob or exact quantizer name -> "on" or "off", applied in order; "layer.1.*" does not match layer 10.
   std::vector<std::pair<std::string, std::string>> states;
 };

@@ -27,6 +27,10 @@ PlacementOptions placement_of(const CalibrateOptions& options) {
   placement.pooler = options.quantize_pooler;
   placement.float_embeddings = options.float_embeddings;
   placement.probabilities = options.probabilities;
+  placement.activations = options.activation_type;
+  placement.weights = options.weight_type;
+  for (const std::string& type : {options.activation_type, options.weight_type})
+    if (parse_quant_spec(type, false).is_unsigned) refuse_option("type", "a signed one, s2 to s8, got " + type);
   if (std::isnan(options.balance) || options.balance > 1.0)
     refuse_option("balance", "0 to 1, or a negative number for the default, got " + std::to_string(options.balance));
   if (!options.probabilities.empty() && options.probabilities != "u8" && options.probabilities != "s8")
@@ -42,6 +46,9 @@ PlacementOptions placement_of(const CalibrateOptions& options) {
 MethodOptions method_of(const CalibrateOptions& options, const std::string& method) {
   MethodOptions chosen;
   chosen.method = parse_method(method.empty() ? options.method : method);
+  chosen.weights = parse_method(options.weight_method);
+  if (chosen.weights.kind == Method::Kind::entropy || chosen.weights.kind == Method::Kind::automatic)
+    refuse_option("method for weights", "max, percentile:P or mse, got " + options.weight_method);
   if (options.balance > 0.0) chosen.strength = options.balance;
   if (std::isnan(options.clip_gelu) || options.clip_gelu < 0.0)
     refuse_option("bound of GELU outputs", "0 (none) or more, got " + std::to_string(options.clip_gelu));
@@ -94,8 +101,8 @@ void apply_ranges(Graph& graph, const std::map<std::string, StoredRange>& ranges
   if (!missing.empty())
     fail(ErrorCode::invalid_argument,
          {.what = "the calibration has no range for some quantizers", .where = missing, .hint = "calibrate again"});
+  verify(graph);  // what a file says of shapes and types is checked here
   set_weight_ranges(graph, options);
-  verify(graph);
 }
 
 const std::string& Calibration::model_hash() const noexcept { return state_->model_hash; }

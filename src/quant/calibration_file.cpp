@@ -30,7 +30,10 @@ json to_json(const CalibrateOptions& options) {
           {"share_qkv", options.share_qkv},
           {"clip_gelu", options.clip_gelu},
           {"probabilities", options.probabilities},
-          {"states", options.states}};
+          {"states", options.states},
+          {"activation_type", options.activation_type},
+          {"weight_type", options.weight_type},
+          {"weight_method", options.weight_method}};
 }
 
 CalibrateOptions options_from(const json& object, const std::string& where) {
@@ -48,6 +51,9 @@ CalibrateOptions options_from(const json& object, const std::string& where) {
   options.share_qkv = json_get<bool>(object, "share_qkv", where);
   options.clip_gelu = json_get<double>(object, "clip_gelu", where);
   options.probabilities = json_get<std::string>(object, "probabilities", where);
+  options.activation_type = json_get<std::string>(object, "activation_type", where);
+  options.weight_type = json_get<std::string>(object, "weight_type", where);
+  options.weight_method = json_get<std::string>(object, "weight_method", where);
   const json states = json_get<json>(object, "states", where);
   for (const json& entry : states) {
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_string())
@@ -195,8 +201,9 @@ std::shared_ptr<const Calibration::State> parse_calibration(const MappedFile& by
   state->data_hash = json_get<std::string>(header, "data", where);
   state->samples = json_get<int64_t>(header, "samples", where);
   state->tokens = json_get<int64_t>(header, "tokens", where);
-  if (state->samples < 0 || state->tokens < 0)
-    fail(ErrorCode::corrupt, {.what = "a count is negative", .where = "in " + where});
+  constexpr int64_t kMost = int64_t{1} << 60;  // sums of such counts cannot overflow
+  if (state->samples < 0 || state->tokens < 0 || state->samples > kMost || state->tokens > kMost)
+    fail(ErrorCode::corrupt, {.what = "a count is out of range", .where = "in " + where});
   state->options = options_from(json_get<json>(header, "options", where), where);
 
   Reader reader(file, where);

@@ -354,7 +354,9 @@ void set_weight_ranges(Graph& graph, const MethodOptions& options) {
     values = graph.parameter(node.input(0)).to_f32();
     const Shape shape = graph.value(node.input(0)).type.shape;
     const int64_t axis = node.integer("axis", -1);
-    OCTET_CHECK(axis <= 0, "weights keep a scale a row or one scale");
+    if (axis > 0)
+      fail(ErrorCode::invalid_argument, {.what = "cannot quantize the weight of " + node.name,
+                                         .expected = "expected axis 0 or none, got " + std::to_string(axis)});
     if (node.input(3) != kNone) {
       std::span<const float> columns = graph.parameter(node.input(3)).as<float>();
       for (size_t w = 0; w < values.size(); ++w) values[w] *= columns[w % columns.size()];

@@ -267,8 +267,9 @@ TensorStatistics TensorStatistics::restore(int exponent, std::vector<uint64_t> b
                                            const std::string& where) {
   TensorStatistics made;
   uint64_t sum = 0;
-  bool valid =
-      minimum.size() == maximum.size() && elements >= 0 && nonfinite >= 0 && bins.size() <= (size_t{2} << kBinBits);
+  constexpr int64_t kMost = int64_t{1} << 60;  // sums of such counts cannot overflow
+  bool valid = minimum.size() == maximum.size() && elements >= 0 && nonfinite >= 0 && elements <= kMost &&
+               nonfinite <= kMost && bins.size() <= (size_t{2} << kBinBits);
   for (uint64_t bin : bins) {
     valid = valid && bin <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) - sum;
     if (!valid) break;

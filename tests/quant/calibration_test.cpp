@@ -209,6 +209,44 @@ TEST(Calibration, SwitchesChangeRanges) {
             range({.placement = "qdqbert", .method = "max"}, self + "matmul_q_input_quantizer"));
 }
 
+TEST(Calibration, HeadsAndNarrowTypes) {
+  Graph graph = test::TinyEncoder{}.build();
+  std::vector<float> values(32 * 32);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<float>(i));
+  ValueId x = graph.find_value("encoder.layer.1.output.LayerNorm"), offsets = graph.find_value("offsets");
+  ValueId first = graph.add(Op::select_first, "first", {x, offsets});
+  ValueId dense = graph.add(Op::linear, "pooler.dense",
+                            {first, graph.add_parameter("pooler.dense.weight", Tensor::from(values, {32, 32}))});
+  ValueId pooled = graph.add(Op::tanh, "pooler.tanh", {dense});
+  values.resize(3 * 32);
+  graph.set_output("logits",
+                   graph.add(Op::linear, "classifier",
+                             {pooled, graph.add_parameter("classifier.weight", Tensor::from(values, {3, 32}))}));
+  Rows rows(kLengths), fresh({6, 12, 25, 3}, 99);
+  CalibrateOptions all{.quantize_head = true, .quantize_pooler = true};
+  Calibration calibration = calibrated(graph, rows.rows, all);
+  Graph quantized = graph;
+  quantize_graph(quantized, {.calibration = &calibration, .model_hash = "0123456789abcdef"});
+  EXPECT_GT(cosine(graph, quantized, fresh), 0.98);
+  share_quantizers(quantized);
+  Program program = lower(quantized, {.target = host_target()});
+  for (const Step& step : program.steps)
+    if (const auto* gemm = std::get_if<kernels::GemmDesc>(&step.desc)) {
+      EXPECT_EQ(gemm->x, DType::s8) << step.name << " " << step.note;
+    }
+  // Fewer bits, more error.
+  double last = 0.0;
+  for (const char* type : {"s3", "s5", "s8"}) {
+    Calibration narrow =
+        calibrated(graph, rows.rows, {.activation_type = type, .weight_type = type, .weight_method = "mse"});
+    Graph less = graph;
+    quantize_graph(less, {.calibration = &narrow, .model_hash = "0123456789abcdef"});
+    double now = cosine(graph, less, fresh);
+    EXPECT_GT(now, last) << type;
+    last = now;
+  }
+}
+
 TEST(Calibration, StatesGoIntoTheQuantizedGraph) {
   Graph graph = test::TinyEncoder{}.build();
   Rows rows(kLengths);
@@ -279,6 +317,7 @@ TEST(Calibration, WrongModelPlacementAndOptionsAreRefused) {
   for (CalibrateOptions options :
        {CalibrateOptions{.placement = "all"}, CalibrateOptions{.method = "percentile:101"},
         CalibrateOptions{.method = "best"}, CalibrateOptions{.balance = 1.5}, CalibrateOptions{.samples = 0},
+        CalibrateOptions{.activation_type = "u8"}, CalibrateOptions{.weight_method = "entropy"},
         CalibrateOptions{.max_length = -1}, CalibrateOptions{.clip_gelu = -1.0},
         CalibrateOptions{.probabilities = "u4"}, CalibrateOptions{.states = {{"*", "maybe"}}},
         CalibrateOptions{.placement = "qdqbert", .balance = 0.5}})
@@ -349,6 +388,9 @@ TEST(Calibration, DamagedFilesAreRefused) {
   message(ErrorCode::invalid_argument,
           [&] { quantize_graph(graph, {.calibration = &odd, .model_hash = "0123456789abcdef"}); });
   message(ErrorCode::not_found, [&] { Calibration::load(scratch("nowhere")); });
+  const std::filesystem::path seeds = std::filesystem::path(OCTET_SOURCE) / "fuzz/corpus/calibration";
+  EXPECT_EQ(Calibration::load(seeds / "small.safetensors").ranges().size(), 1u);
+  message(ErrorCode::corrupt, [&] { Calibration::load(seeds / "unfit.safetensors"); });
 }
 
 TEST(Calibration, NonFiniteActivationsAreNamed) {

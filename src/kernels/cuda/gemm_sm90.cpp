@@ -177,6 +177,8 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   device.row_scale = desc.row_scale ? args.row_scale : nullptr;
   device.lo = (float)(args.requant.lo - args.requant.zero_point), device.hi = (float)(args.requant.hi - args.requant.zero_point);
   device.magic = kRoundMagic + (float)args.requant.zero_point;
+  device.span = device.hi - device.lo, device.shift = -device.lo / device.span, device.base = device.magic + device.lo;
+  device.inv_factor = out == Out::s8 && gelu ? 0.5f / device.span : 1.0f;
 
   CUtensorMap x_map, w_map;
   const int group = tile.columns % 32 == 0 ? 32 : 16;

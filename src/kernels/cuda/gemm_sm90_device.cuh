@@ -8,6 +8,8 @@
 // four threads write 32 neighbouring 8-bit values (one sector) or 64 bytes of f16.
 #pragma once
 
+#include <utility>
+
 #include "kernels/cuda/device/ptx.cuh"
 #include "kernels/cuda/device/wgmma.cuh"
 #include "kernels/cuda/gemm_sm90_instances.h"
@@ -21,10 +23,20 @@ __device__ __forceinline__ float gelu_fast(float x) {
   return x * ptx::reciprocal_fast(1.0f + ptx::exp2_fast(x * p));
 }
 
-/// Low byte = quantize(x, inv_scale, zero_point, lo, hi) of core/int8.h (for |lo|, |hi| < 2^22).
+/// Low byte = quantize(x, inv_scale, zero_point, lo, hi) of core/int8.h (for |lo|, |hi| < 2^22), of GELU(x) when `gelu`.
+template <bool gelu>
 __device__ __forceinline__ uint32_t quantize_bits(float x, float inv_scale, const GemmDevice& args) {
-  float p = fminf(fmaxf(__fmul_rn(x, inv_scale), args.lo), args.hi);
-  return __float_as_uint(__fadd_rn(p, args.magic));
+  if constexpr (gelu) {
+    // The same P as above in the form x/2 (1 + tanh(x P ln2 / 2)): one transcendental; the clamp is the multiply-add's saturation to
+    // [0, 1]. Differs from the exact form by one step in under 1 % of values.
+    const float s = fminf(x * x, 25.0f);
+    const float p = fmaf(fmaf(-3.5151767e-4f, s, 3.7005651e-2f), s, 0.79750785f);
+    const float twice = fmaf(x, ptx::tanh_fast(x * p), x);
+    return __float_as_uint(fmaf(__saturatef(fmaf(twice, inv_scale, args.shift)), args.span, args.base));
+  } else {
+    const float p = fminf(fmaxf(__fmul_rn(x, inv_scale), args.lo), args.hi);
+    return __float_as_uint(__fadd_rn(p, args.magic));
+  }
 }
 
 __device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
@@ -52,7 +64,7 @@ __device__ __forceinline__ void fetch_vectors(float* to, const GemmDevice& args,
     const bool in = column + i < args.n;
     to[i] = in && args.scale != nullptr ? __ldg(args.scale + column + i) : 0.0f;
     to[N + i] = in && args.bias != nullptr ? __ldg(args.bias + column + i) : 0.0f;
-    to[2 * N + i] = in && args.inv_scale != nullptr ? __ldg(args.inv_scale + column + i) : 0.0f;
+    to[2 * N + i] = in && args.inv_scale != nullptr ? __ldg(args.inv_scale + column + i) * args.inv_factor : 0.0f;
   }
 }
 
@@ -71,8 +83,14 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
   row += warp * 16 + lane / 4;
   column += lane % 4 * 8;
   vectors += lane % 4 * 8;
-  char* y = (char*)args.y + ((int64_t)row * args.ldy + column) * bytes;
-  const int64_t stride8 = (int64_t)args.ldy * 8 * bytes;
+  char* y[H][2];
+#pragma unroll
+  for (int h = 0; h < H; ++h)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      y[h][r] = (char*)args.y + ((int64_t)(row + h * 64 + r * 8) * args.ldy + column) * bytes;
+      asm volatile("" : "+l"(y[h][r]));  // computed once, not again for every store
+    }
   constexpr bool integer = !__is_same(Acc, float);
   constexpr bool by_row = integer && out != Out::s8;  // one scale a token: dynamic inputs, whose outputs are real
   float row_scale[H][2];
@@ -85,9 +103,7 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
         row_scale[h][r] = args.row_scale != nullptr && i < args.m ? __ldcg(args.row_scale + i) : 1.0f;
       }
   }
-#pragma unroll
-  for (int g = 0; g < N / 32; ++g) {
-    const bool inside = column + g * 32 < args.n;
+  const auto finish = [&]<int g>(std::integral_constant<int, g>) {
     float scale[8], bias[8], inv[8];
     if constexpr (integer) load8(scale, vectors + g * 32);
     load8(bias, vectors + N + g * 32);
@@ -106,16 +122,18 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
             v[i] = fmaf(__int2float_rn(a), scale[i], bias[i]);
           else
             v[i] = a + bias[i];
-          if constexpr (gelu) v[i] = gelu_fast(v[i]);
+          if constexpr (gelu && out != Out::s8) v[i] = gelu_fast(v[i]);
         }
         // No branch: the compiler interleaves the groups, and one warp a scheduler has nothing else to hide latency with.
-        const bool wanted = inside && row + h * 64 + r * 8 < args.m;
-        char* p = y + (h * 8 + r) * stride8 + g * 32 * bytes;
+        constexpr int at = g * 32 * bytes;
+        const auto store = [&]<int offset>(std::integral_constant<int, offset>, auto value) {
+          ptx::store_inside<offset>(y[h][r], row + h * 64 + r * 8, args.m, column + g * 32, args.n, value);
+        };
         if constexpr (out == Out::s8) {
           uint32_t q[8];
 #pragma unroll
-          for (int i = 0; i < 8; ++i) q[i] = quantize_bits(v[i], inv[i], args);
-          ptx::store_if(wanted, p, pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7]));
+          for (int i = 0; i < 8; ++i) q[i] = quantize_bits<gelu>(v[i], inv[i], args);
+          store(std::integral_constant<int, at>(), make_uint2(pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7])));
         } else if constexpr (out == Out::f16) {
           uint32_t q[4];
 #pragma unroll
@@ -123,13 +141,17 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
             const __half2 pair = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
             q[i] = *(const uint32_t*)&pair;
           }
-          ptx::store_if(wanted, p, q[0], q[1], q[2], q[3]);
+          store(std::integral_constant<int, at>(), make_uint4(q[0], q[1], q[2], q[3]));
         } else {
-          ptx::store_if(wanted, p, __float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
-          ptx::store_if(wanted, p + 16, __float_as_uint(v[4]), __float_as_uint(v[5]), __float_as_uint(v[6]), __float_as_uint(v[7]));
+          uint32_t q[8];
+#pragma unroll
+          for (int i = 0; i < 8; ++i) q[i] = __float_as_uint(v[i]);
+          store(std::integral_constant<int, at>(), make_uint4(q[0], q[1], q[2], q[3]));
+          store(std::integral_constant<int, at + 16>(), make_uint4(q[4], q[5], q[6], q[7]));
         }
       }
-  }
+  };
+  [&]<int... g>(std::integer_sequence<int, g...>) { (finish(std::integral_constant<int, g>()), ...); }(std::make_integer_sequence<int, N / 32>());
 }
 
 }  // namespace octet::kernels::cuda

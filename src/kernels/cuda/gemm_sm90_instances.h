@@ -22,6 +22,8 @@ struct GemmDevice {
   const float* row_scale;  // [m] or nullptr
   float lo, hi;            // bounds minus the zero point
   float magic;             // kRoundMagic plus the zero point
+  float inv_factor;        // inv_scale is multiplied by it: 1 / (2 span) for GELU to 8 bits, else 1
+  float span, shift, base; // hi - lo, -lo / span, magic + lo
 };
 
 enum class Out { s8, f16, f32 };

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(128 * W + 32, 1)
         v[e] = a + vector[N + e];
       else
         v[e] = fmaf(__fmul_rn(__int2float_rn(a), row_scale), vector[e], vector[N + e]);
-      if constexpr (gelu) v[e] = gelu_fast(v[e]);
+      if constexpr (gelu && out != Out::s8) v[e] = gelu_fast(v[e]);
     }
     const int64_t at = (int64_t)i * args.ldy + c;
 #pragma unroll
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(128 * W + 32, 1)
       if constexpr (out == Out::s8) {
         uint32_t q[4];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) q[j] = quantize_bits(v[e + j], vector[2 * N + e + j], args);
+        for (int j = 0; j < 4; ++j) q[j] = quantize_bits<gelu>(v[e + j], vector[2 * N + e + j], args);
         *(uint32_t*)((int8_t*)args.y + at + e) = pack_bytes(q[0], q[1], q[2], q[3]);
       } else if constexpr (out == Out::f16) {
         const __half2 a = __floats2half2_rn(v[e], v[e + 1]), b = __floats2half2_rn(v[e + 2], v[e + 3]);

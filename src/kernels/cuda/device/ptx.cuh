@@ -35,7 +35,7 @@ __device__ __forceinline__ void mbarrier_arrive_expect(uint32_t bar, uint32_t by
 __device__ __forceinline__ void mbarrier_arrive_remote(uint32_t bar, uint32_t rank) {
   asm volatile(
       "{\n .reg .b32 remote;\n mapa.shared::cluster.u32 remote, %0, %1;\n"
-      " mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(bar),
+      " mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(bar),
       "r"(rank)
       : "memory");
 }
@@ -43,7 +43,7 @@ __device__ __forceinline__ void mbarrier_arrive_remote(uint32_t bar, uint32_t ra
 __device__ __forceinline__ void mbarrier_arrive_remote_if(bool mine, uint32_t bar, uint32_t rank) {
   asm volatile(
       "{\n .reg .pred p;\n .reg .b32 remote;\n setp.ne.u32 p, %2, 0;\n @p mapa.shared::cluster.u32 remote, %0, %1;\n"
-      " @p mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(bar),
+      " @p mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(bar),
       "r"(rank), "r"((uint32_t)mine)
       : "memory");
 }
@@ -56,7 +56,7 @@ __device__ __forceinline__ void mbarrier_arrive_if(bool mine, uint32_t bar) {
 __device__ __forceinline__ void mbarrier_wait(uint32_t bar, uint32_t parity) {
   asm volatile(
       "{\n .reg .pred p;\n"
-      "WAIT:\n mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n @p bra DONE;\n bra WAIT;\n"
+      "WAIT:\n mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n @p bra DONE;\n bra WAIT;\n"
       "DONE:\n}" ::"r"(bar),
       "r"(parity)
       : "memory");
@@ -157,7 +157,7 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
   return r;
 }
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
 /// Blocks until the kernels this one depends on have finished and their writes are visible. Returns at once without the launch attribute.
@@ -165,18 +165,20 @@ __device__ __forceinline__ void dependency_wait() { asm volatile("griddepcontrol
 /// Lets the next kernel of the stream be scheduled as soon as every block has said so.
 __device__ __forceinline__ void dependency_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
-// ---- stores under a condition, without a branch ----
+// ---- stores at [p + offset] where i < m and j < n, without a branch and without address arithmetic ----
 
-__device__ __forceinline__ void store_if(bool condition, void* p, uint32_t a) {
-  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %0, 0;\n @p st.global.b32 [%1], %2;\n}" ::"r"((uint32_t)condition), "l"(p), "r"(a));
+template <int offset>
+__device__ __forceinline__ void store_inside(void* p, int i, int m, int j, int n, uint2 v) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.lt.s32 p, %1, %2;\n setp.lt.and.s32 p, %3, %4, p;\n @p st.global.v2.b32 [%0 + %7], {%5, %6};\n}" ::"l"(p),
+      "r"(i), "r"(m), "r"(j), "r"(n), "r"(v.x), "r"(v.y), "n"(offset));
 }
-__device__ __forceinline__ void store_if(bool condition, void* p, uint32_t a, uint32_t b) {
-  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %0, 0;\n @p st.global.v2.b32 [%1], {%2, %3};\n}" ::"r"((uint32_t)condition), "l"(p),
-               "r"(a), "r"(b));
-}
-__device__ __forceinline__ void store_if(bool condition, void* p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("{\n .reg .pred p;\n setp.ne.u32 p, %0, 0;\n @p st.global.v4.b32 [%1], {%2, %3, %4, %5};\n}" ::"r"((uint32_t)condition),
-               "l"(p), "r"(a), "r"(b), "r"(c), "r"(d));
+template <int offset>
+__device__ __forceinline__ void store_inside(void* p, int i, int m, int j, int n, uint4 v) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.lt.s32 p, %1, %2;\n setp.lt.and.s32 p, %3, %4, p;\n"
+      " @p st.global.v4.b32 [%0 + %9], {%5, %6, %7, %8};\n}" ::"l"(p),
+      "r"(i), "r"(m), "r"(j), "r"(n), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "n"(offset));
 }
 
 // ---- arithmetic ----
@@ -189,6 +191,11 @@ __device__ __forceinline__ float exp2_fast(float x) {
 __device__ __forceinline__ float reciprocal_fast(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float tanh_fast(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 __device__ __forceinline__ uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t selector) {

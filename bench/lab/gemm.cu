@@ -1,7 +1,7 @@
 // Laboratory of the CUDA GEMMs: checks every tile against a scalar kernel on fresh random data, then times chosen shapes.
 //   gemm_lab check [seed]             all tiles x odd shapes x outputs; 8-bit and GELU-free results bit for bit
 //   gemm_lab time M N K in out gelu [tile ...]   medians of graph replays, inputs rotated beyond the second-level cache
-//   gemm_lab model M hidden ffn       the four GEMMs of an encoder layer, every tile that fits, best first
+//   gemm_lab model M hidden ffn [f16] the four GEMMs of an encoder layer, best tiles first; * marks what `choose` takes
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 
@@ -274,20 +274,21 @@ void time_shape(const GemmDesc& desc, int64_t m, const std::vector<std::string>&
   for (const cuda::GemmTile& tile : cuda::gemm_tiles()) {
     if (cuda::refuse(desc, tile)) continue;
     if (!only.empty() && std::find(only.begin(), only.end(), tile.name) == only.end()) continue;
-    if (only.empty() && tile.family == cuda::GemmFamily::small && m > 1100) continue;
+    if (only.empty() && tile.family == cuda::GemmFamily::small && m > 2100) continue;
     CHECK(cuda::launch(desc, problems[0]->args, tile, nullptr, false));
     finish(tile.name);
     Timing plain = time_tile(problems, tile, false, seconds), chained = time_tile(problems, tile, true, seconds);
     const double us = std::min(plain.us, chained.us), tops = 2.0 * m * desc.n * desc.k / us * 1e-6;
     const double peak = desc.x == DType::s8 ? 1979 : 989.5;
     char line[256];
-    snprintf(line, sizeof line, "%6lld x %4lld x %4lld %s->%s%s %-26s %7.2f us, dependent %7.2f us (least %7.2f)  %6.0f TOPS %5.1f %%  %d MHz",
+    snprintf(line, sizeof line, "%6lld x %4lld x %4lld %s->%s%s %c%-26s %7.2f us, dependent %7.2f us (least %7.2f)  %6.0f TOPS %5.1f %%  %d MHz",
              (long long)m, (long long)desc.n, (long long)desc.k, desc.x == DType::s8 ? "s8" : "f16", desc.y == DType::s8 ? "s8" : desc.y == DType::f16 ? "f16" : "f32",
-             desc.activation != Activation::none ? "+gelu" : "", tile.name.data(), plain.us, chained.us, std::min(plain.least, chained.least), tops, 100 * tops / peak, chained.mhz);
+             desc.activation != Activation::none ? "+gelu" : "", &tile == cuda::choose(desc, m, 132) ? '*' : ' ', tile.name.data(), plain.us, chained.us, std::min(plain.least, chained.least), tops, 100 * tops / peak, chained.mhz);
     results.push_back({us, line});
   }
   std::sort(results.begin(), results.end(), [](const Result& a, const Result& b) { return a.us < b.us; });
-  for (size_t i = 0; i < results.size() && i < 6; ++i) printf("%s\n", results[i].line.c_str());
+  for (size_t i = 0; i < results.size(); ++i)
+    if (i < 5 || results[i].line.find('*') != std::string::npos) printf("%s\n", results[i].line.c_str());
   printf("\n");
   fflush(stdout);
   for (Problem* p : problems) delete p;

@@ -14,40 +14,45 @@
 namespace octet::kernels::cuda {
 namespace {
 
+/// Microseconds on an H200, for `choose`: launch and first data, end of a tile, more of it with GELU, a block of k.
+struct Cost {
+  double start, tile, gelu, block;
+};
 struct Instance {
   GemmTile tile;
   const void* (*kernel)(Out out, bool gelu);
+  Cost cost;
 };
 
 constexpr Instance kInstances[] = {
-    {{"stationary_s8_192_c2", GemmFamily::stationary, DType::s8, 128, 192, 2, 1, 1}, stationary_s8_192_c2},
-    {{"stationary_s8_192_c1", GemmFamily::stationary, DType::s8, 128, 192, 1, 1, 1}, stationary_s8_192_c1},
-    {{"stationary_s8_128_c2", GemmFamily::stationary, DType::s8, 128, 128, 2, 1, 1}, stationary_s8_128_c2},
-    {{"stream_s8_256x192_c2x1", GemmFamily::stream, DType::s8, 256, 192, 2, 1, 1}, stream_s8_256x192_c2x1},
-    {{"stream_s8_256x192_c1x2", GemmFamily::stream, DType::s8, 256, 192, 1, 2, 1}, stream_s8_256x192_c1x2},
-    {{"stream_s8_256x192_c2x2", GemmFamily::stream, DType::s8, 256, 192, 2, 2, 1}, stream_s8_256x192_c2x2},
-    {{"stream_s8_128x192_c2x1", GemmFamily::stream, DType::s8, 128, 192, 2, 1, 1}, stream_s8_128x192_c2x1},
-    {{"stream_s8_128x128_c2x1", GemmFamily::stream, DType::s8, 128, 128, 2, 1, 1}, stream_s8_128x128_c2x1},
-    {{"stream_s8_128x96_c1x2", GemmFamily::stream, DType::s8, 128, 96, 1, 2, 1}, stream_s8_128x96_c1x2},
-    {{"stream_s8_256x128_c2x1", GemmFamily::stream, DType::s8, 256, 128, 2, 1, 1}, stream_s8_256x128_c2x1},
-    {{"small_s8_64x16_k4", GemmFamily::small, DType::s8, 64, 16, 1, 1, 4}, small_s8_64x16_k4},
-    {{"small_s8_64x32_k4", GemmFamily::small, DType::s8, 64, 32, 1, 1, 4}, small_s8_64x32_k4},
-    {{"small_s8_64x48_k4", GemmFamily::small, DType::s8, 64, 48, 1, 1, 4}, small_s8_64x48_k4},
-    {{"small_s8_64x64_k4", GemmFamily::small, DType::s8, 64, 64, 1, 1, 4}, small_s8_64x64_k4},
-    {{"small_s8_64x96_k2", GemmFamily::small, DType::s8, 64, 96, 1, 1, 2}, small_s8_64x96_k2},
-    {{"small_s8_64x128_k2", GemmFamily::small, DType::s8, 64, 128, 1, 1, 2}, small_s8_64x128_k2},
-    {{"small_s8_64x192_k2", GemmFamily::small, DType::s8, 64, 192, 1, 1, 2}, small_s8_64x192_k2},
-    {{"stream_f16_256x192_c2x1", GemmFamily::stream, DType::f16, 256, 192, 2, 1, 1}, stream_f16_256x192_c2x1},
-    {{"stream_f16_256x192_c1x2", GemmFamily::stream, DType::f16, 256, 192, 1, 2, 1}, stream_f16_256x192_c1x2},
-    {{"stream_f16_128x192_c2x1", GemmFamily::stream, DType::f16, 128, 192, 2, 1, 1}, stream_f16_128x192_c2x1},
-    {{"stream_f16_128x128_c2x1", GemmFamily::stream, DType::f16, 128, 128, 2, 1, 1}, stream_f16_128x128_c2x1},
-    {{"small_f16_64x32_k4", GemmFamily::small, DType::f16, 64, 32, 1, 1, 4}, small_f16_64x32_k4},
-    {{"small_f16_64x64_k4", GemmFamily::small, DType::f16, 64, 64, 1, 1, 4}, small_f16_64x64_k4},
-    {{"small_f16_64x128_k2", GemmFamily::small, DType::f16, 64, 128, 1, 1, 2}, small_f16_64x128_k2}
+    {{"stationary_s8_192_c2_g2", GemmFamily::stationary, DType::s8, 128, 192, 2, 1, 2}, stationary_s8_192_c2_g2, {4.2, 0.35, 1.1, 0.46}},
+    {{"stationary_s8_192_c1_g2", GemmFamily::stationary, DType::s8, 128, 192, 1, 1, 2}, stationary_s8_192_c1_g2, {3.9, 0.45, 0.9, 0.49}},
+    {{"stationary_s8_128_c2_g3", GemmFamily::stationary, DType::s8, 128, 128, 2, 1, 3}, stationary_s8_128_c2_g3, {3.9, 0.2, 0.1, 0.33}},
+    {{"stationary_s8_128_c1_g3", GemmFamily::stationary, DType::s8, 128, 128, 1, 1, 3}, stationary_s8_128_c1_g3, {3.7, 0.25, 0.1, 0.35}},
+    {{"stream_s8_256x192_c2x1", GemmFamily::stream, DType::s8, 256, 192, 2, 1, 1}, stream_s8_256x192_c2x1, {1.0, 4.7, 1.0, 0.93}},
+    {{"stream_s8_256x192_c1x2", GemmFamily::stream, DType::s8, 256, 192, 1, 2, 1}, stream_s8_256x192_c1x2, {1.0, 4.8, 1.0, 0.96}},
+    {{"stream_s8_256x192_c2x2", GemmFamily::stream, DType::s8, 256, 192, 2, 2, 1}, stream_s8_256x192_c2x2, {6.0, 2.7, 1.0, 1.0}},
+    {{"stream_s8_128x192_c2x1", GemmFamily::stream, DType::s8, 128, 192, 2, 1, 1}, stream_s8_128x192_c2x1, {2.6, 1.5, 0.4, 0.48}},
+    {{"stream_s8_128x128_c2x1", GemmFamily::stream, DType::s8, 128, 128, 2, 1, 1}, stream_s8_128x128_c2x1, {2.4, 1.15, 0.3, 0.3}},
+    {{"stream_s8_128x96_c1x2", GemmFamily::stream, DType::s8, 128, 96, 1, 2, 1}, stream_s8_128x96_c1x2, {1.4, 1.25, 0.25, 0.25}},
+    {{"stream_s8_256x128_c2x1", GemmFamily::stream, DType::s8, 256, 128, 2, 1, 1}, stream_s8_256x128_c2x1, {2.6, 2.2, 0.6, 0.64}},
+    {{"small_s8_64x16_k4", GemmFamily::small, DType::s8, 64, 16, 1, 1, 4}, small_s8_64x16_k4, {1.3, 0.6, 0.05, 0.11}},
+    {{"small_s8_64x32_k4", GemmFamily::small, DType::s8, 64, 32, 1, 1, 4}, small_s8_64x32_k4, {1.4, 0.55, 0.05, 0.078}},
+    {{"small_s8_64x48_k4", GemmFamily::small, DType::s8, 64, 48, 1, 1, 4}, small_s8_64x48_k4, {1.6, 1.15, 0.1, 0.13}},
+    {{"small_s8_64x64_k4", GemmFamily::small, DType::s8, 64, 64, 1, 1, 4}, small_s8_64x64_k4, {1.6, 1.03, 0.1, 0.138}},
+    {{"small_s8_64x96_k2", GemmFamily::small, DType::s8, 64, 96, 1, 1, 2}, small_s8_64x96_k2, {1.8, 1.35, 0.2, 0.186}},
+    {{"small_s8_64x128_k2", GemmFamily::small, DType::s8, 64, 128, 1, 1, 2}, small_s8_64x128_k2, {1.9, 1.4, 0.25, 0.2}},
+    {{"small_s8_64x192_k2", GemmFamily::small, DType::s8, 64, 192, 1, 1, 2}, small_s8_64x192_k2, {2.2, 1.7, 0.4, 0.24}},
+    {{"stream_f16_256x192_c2x1", GemmFamily::stream, DType::f16, 256, 192, 2, 1, 1}, stream_f16_256x192_c2x1, {3.0, 2.1, 2.0, 1.07}},
+    {{"stream_f16_256x192_c1x2", GemmFamily::stream, DType::f16, 256, 192, 1, 2, 1}, stream_f16_256x192_c1x2, {3.0, 2.1, 2.0, 1.12}},
+    {{"stream_f16_128x192_c2x1", GemmFamily::stream, DType::f16, 128, 192, 2, 1, 1}, stream_f16_128x192_c2x1, {2.9, 1.8, 1.0, 0.56}},
+    {{"stream_f16_128x128_c2x1", GemmFamily::stream, DType::f16, 128, 128, 2, 1, 1}, stream_f16_128x128_c2x1, {2.4, 1.3, 0.6, 0.38}},
+    {{"small_f16_64x32_k4", GemmFamily::small, DType::f16, 64, 32, 1, 1, 4}, small_f16_64x32_k4, {1.4, 0.6, 0.1, 0.09}},
+    {{"small_f16_64x64_k4", GemmFamily::small, DType::f16, 64, 64, 1, 1, 4}, small_f16_64x64_k4, {1.6, 1.1, 0.2, 0.16}},
+    {{"small_f16_64x128_k2", GemmFamily::small, DType::f16, 64, 128, 1, 1, 2}, small_f16_64x128_k2, {1.9, 1.5, 0.4, 0.24}}
 };
 constexpr int kCount = std::size(kInstances);
-constexpr int kSharedBytes = 232448;     // what a block may have on 9.0
-
+constexpr int kSharedBytes = 232448;  // what a block may have on 9.0
 
 constexpr auto kTiles = [] {
   std::array<GemmTile, kCount> tiles;
@@ -66,7 +71,7 @@ struct Shared {
 /// How the tile divides shared memory for this k.
 Shared shared_of(const GemmDesc& desc, const GemmTile& tile) {
   const int blocks = k_blocks(desc), w = tile.columns * kBlockBytes;
-  const int vectors = 3 * tile.columns * 4 * (tile.family == GemmFamily::stationary ? 2 : 1), extra = vectors + kBarrierBytes;
+  const int vectors = 3 * tile.columns * 4 * (tile.family == GemmFamily::stationary ? tile.split : 1), extra = vectors + kBarrierBytes;
   const int free = kSharedBytes - extra;
   if (tile.family == GemmFamily::stationary) {
     const int x = blocks * tile.rows * kBlockBytes, stages = std::min(8, (free - x) / w);
@@ -194,7 +199,7 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};
   config.gridDim = dim3((unsigned)(clusters * cluster));
-  config.blockDim = dim3(tile.family == GemmFamily::small ? 128 * tile.split + 32 : 384);
+  config.blockDim = dim3(tile.family == GemmFamily::small ? 128 * tile.split + 32 : tile.family == GemmFamily::stationary ? 128 * (tile.split + 1) : 384);
   config.dynamicSmemBytes = shared.bytes;
   config.stream = stream;
   config.attrs = attributes;
@@ -213,16 +218,16 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
 const GemmTile* choose(const GemmDesc& desc, int64_t m, int sms) noexcept {
   const GemmTile* best = nullptr;
   double least = 0;
-  for (const GemmTile& tile : kTiles) {
+  for (int i = 0; i < kCount; ++i) {
+    const GemmTile& tile = kTiles[i];
     if (refuse(desc, tile) != nullptr) continue;
-    // Turns times the time of a turn: main loop at the tensor cores' rate, plus what a block costs beside it.
-    const double tiles = (double)(divide_up(m, tile.rows * tile.cluster_m) * tile.cluster_m) *
-                         (double)(divide_up(desc.n, tile.columns * tile.cluster_n) * tile.cluster_n);
-    const double turns = (double)divide_up((int64_t)tiles, sms);
-    const double loop = (double)k_blocks(desc) * (tile.rows + 64) * (tile.columns + 32);
-    const double edge = 30000.0 + 2.0 * tile.rows * tile.columns * (tile.family == GemmFamily::stationary ? 0.3 : 1.0);
-    const double cost = turns * (loop + edge) / (tile.family == GemmFamily::small ? 1.0 : 1.1);
-    if (best == nullptr || cost < least) best = &tile, least = cost;
+    const Cost& cost = kInstances[i].cost;
+    const int cluster = tile.cluster_m * tile.cluster_n;
+    const int64_t tiles = divide_up(m, (int64_t)tile.rows * tile.cluster_m) * divide_up(desc.n, (int64_t)tile.columns * tile.cluster_n);
+    const double turns = (double)divide_up(tiles, std::max(1, sms / cluster));
+    const bool gelu = desc.activation == Activation::gelu_erf;
+    const double us = cost.start + turns * (cost.tile + (gelu ? cost.gelu : 0.0) + cost.block * k_blocks(desc));
+    if (best == nullptr || us < least) best = &tile, least = us;
   }
   return best;
 }

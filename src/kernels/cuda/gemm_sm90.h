@@ -18,12 +18,12 @@ enum class GemmFamily : uint8_t { stationary, stream, small };
 
 /// One compiled shape of block.
 struct GemmTile {
-  std::string_view name;    ///< "stationary_128x192_c2"
+  std::string_view name;    ///< "stationary_s8_192_c2_g2"
   GemmFamily family = GemmFamily::stream;
   DType type = DType::s8;   ///< of x and w
   int rows = 0, columns = 0;         ///< of y, a block
   int cluster_m = 1, cluster_n = 1;  ///< blocks that share loads
-  int split = 1;                     ///< warpgroups that divide k
+  int split = 1;                     ///< small: warpgroups that divide k; stationary: warpgroups that take turns
 };
 
 /// All tiles, the s8 ones first.

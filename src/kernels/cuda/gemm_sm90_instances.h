@@ -40,9 +40,10 @@ const void* pick_instance(Out out, bool gelu, Get get) {
 }
 
 // The kernel of an output type and activation, or nullptr.
-const void* stationary_s8_192_c2(Out out, bool gelu);
-const void* stationary_s8_192_c1(Out out, bool gelu);
-const void* stationary_s8_128_c2(Out out, bool gelu);
+const void* stationary_s8_192_c2_g2(Out out, bool gelu);
+const void* stationary_s8_192_c1_g2(Out out, bool gelu);
+const void* stationary_s8_128_c2_g3(Out out, bool gelu);
+const void* stationary_s8_128_c1_g3(Out out, bool gelu);
 const void* stream_s8_256x192_c2x1(Out out, bool gelu);
 const void* stream_s8_256x192_c1x2(Out out, bool gelu);
 const void* stream_s8_256x192_c2x2(Out out, bool gelu);

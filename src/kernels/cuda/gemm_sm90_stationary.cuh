@@ -2,17 +2,17 @@
 // the bytes that the second-level cache and shared memory deliver to them, so x is read once and only w streams.
 //
 // A cluster of CM blocks takes CM neighbouring 128-row blocks of x and a run of column tiles; each block fetches 1/CM of every w tile
-// and multicasts it. One warp of the first warpgroup feeds; the two other warpgroups take turns: while one multiplies its 128xN
-// tile, the other one converts and writes its own (so the epilogue costs no time as long as it is shorter than the main loop).
-// Shared memory: k_blocks x 16 KiB of x, `stages` x (N x 128 bytes) of w, the vectors of two tiles, barriers.
+// and multicasts it. One warp of the first warpgroup feeds; G other warpgroups take turns: while one multiplies its 128xN tile, the
+// others convert and write theirs (so the epilogue costs no time as long as it is shorter than G - 1 main loops).
+// Shared memory: k_blocks x 16 KiB of x, `stages` x (N x 128 bytes) of w, the vectors of G tiles, barriers.
 #pragma once
 
 #include "kernels/cuda/gemm_sm90_device.cuh"
 
 namespace octet::kernels::cuda {
 
-template <class T, int N, int CM, Out out, bool gelu>
-__global__ void __launch_bounds__(384, 1)
+template <class T, int N, int CM, int G, Out out, bool gelu>
+__global__ void __launch_bounds__(128 * (G + 1), 1)
     gemm_stationary(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
                     const __grid_constant__ GemmDevice args) {
   using Mma = ptx::Wgmma<T, N>;
@@ -22,9 +22,10 @@ __global__ void __launch_bounds__(384, 1)
   extern __shared__ __align__(1024) uint8_t dynamic[];
   const uint32_t x_smem = ptx::smem_address(dynamic), w_smem = x_smem + args.k_blocks * kXBytes;
   float* vectors = (float*)(dynamic + args.k_blocks * kXBytes + args.stages * kWBytes);
-  static_assert(8 * (2 * kMaxBlocks + 2 * kMaxStages + 4) <= kBarrierBytes);
-  const uint32_t x_full = ptx::smem_address(vectors) + 2 * kVectorBytes<N>, x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
-                 w_empty = w_full + 8 * kMaxStages, vectors_full = w_empty + 8 * kMaxStages, vectors_empty = vectors_full + 16;
+  static_assert(8 * (2 * kMaxBlocks + 2 * kMaxStages + 2 * G) <= kBarrierBytes);
+  static_assert(G == 2 || G == 3, "registers are divided for two or three warpgroups");
+  const uint32_t x_full = ptx::smem_address(vectors) + G * kVectorBytes<N>, x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
+                 w_empty = w_full + 8 * kMaxStages, vectors_full = w_empty + 8 * kMaxStages, vectors_empty = vectors_full + 8 * G;
   const uint32_t rank = CM > 1 ? ptx::cluster_rank() : 0;
   const int cluster = blockIdx.x / CM, clusters = gridDim.x / CM;
   const int k_blocks = args.k_blocks, stages = args.stages;
@@ -38,13 +39,13 @@ __global__ void __launch_bounds__(384, 1)
     ptx::prefetch_tensormap(&w_map);
     for (int i = 0; i < k_blocks; ++i) {
       ptx::mbarrier_init(x_full + 8 * i, 1);
-      ptx::mbarrier_init(x_empty + 8 * i, 8);  // the four warps of the last two tiles of a row block
+      ptx::mbarrier_init(x_empty + 8 * i, 4 * G);  // the four warps of the last G tiles of a row block
     }
     for (int i = 0; i < stages; ++i) {
       ptx::mbarrier_init(w_full + 8 * i, 1);
       ptx::mbarrier_init(w_empty + 8 * i, 4 * CM);  // the four warps that used it, in each block it is multicast to
     }
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < G; ++i) {
       ptx::mbarrier_init(vectors_full + 8 * i, 32);
       ptx::mbarrier_init(vectors_empty + 8 * i, 4);
     }
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(384, 1)
 
   const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), group = warp / 4;  // uniform in the compiler's eyes too
   if (group == 0) {
-    ptx::drop_registers<40>();
+    ptx::drop_registers<(G == 2 ? 40 : 32)>();
     if (warp == 0 && ptx::elect_one()) {
       // Cursors instead of divisions: this one thread's instructions decide how fast blocks are requested.
       int stage = 0, w_block = 0, w_column = first % args.tiles_n * (N / 32) + rank * (N / 32 / CM);
@@ -98,22 +99,22 @@ __global__ void __launch_bounds__(384, 1)
         if (fresh) column = 0, row += CM * 128;
       }
     }
-    // Two more warps keep the vectors of the two multiplying warpgroups ready.
+    // One more warp for each multiplying warpgroup keeps its vectors ready.
     const int turn = warp - 1;
-    if (turn == 0 || turn == 1) {
+    if (turn >= 0 && turn < G) {
       float* mine = vectors + turn * (kVectorBytes<N> / 4);
       int column = (first + turn) % args.tiles_n;
       uint32_t parity = 1;
-      for (int tile = first + turn; tile < last; tile += 2, parity ^= 1) {
+      for (int tile = first + turn; tile < last; tile += G, parity ^= 1) {
         ptx::mbarrier_wait(vectors_empty + 8 * turn, parity);
         fetch_vectors<N>(mine, args, column * N, threadIdx.x % 32, 32);
         ptx::mbarrier_arrive(vectors_full + 8 * turn);
-        column = (column + 2) % args.tiles_n;
+        column = (column + G) % args.tiles_n;
       }
     }
     __syncwarp();
   } else {
-    ptx::raise_registers<232>();
+    ptx::raise_registers<(G == 2 ? 232 : 160)>();
     const int turn = group - 1, lane = threadIdx.x % 32;
     typename Mma::Acc acc[2][N / 2];
     vectors += turn * (kVectorBytes<N> / 4);
@@ -121,12 +122,13 @@ __global__ void __launch_bounds__(384, 1)
     const int first_block = first / args.tiles_n;
     int stage = turn * k_blocks % stages;
     uint32_t parity = turn * k_blocks / stages & 1, vectors_parity = 0;
-    for (int tile = first + turn; tile < last; tile += 2) {
+    for (int tile = first + turn; tile < last; tile += G) {
       // Row blocks before this one in the run decide the phase of x.
       const uint32_t x_parity = (row_block - first_block) & 1;
       const int block_end = min(last, tile - column + args.tiles_n);
-      const bool alone = block_end - max(first, tile - column) == 1;
-      const int releases = block_end == last || tile + 2 < block_end ? 0 : alone ? 2 : 1;
+      // The last G tiles of a row block free its x; where there are fewer, the last one stands in.
+      const int in_block = block_end - max(first, tile - column), behind = block_end - 1 - tile;
+      const int releases = block_end == last || behind >= G ? 0 : behind > 0 ? 1 : 1 + max(0, G - in_block);
       auto multiply = [&](int kb, bool fresh) {
         ptx::mbarrier_wait(x_full + 8 * kb, x_parity);
         ptx::mbarrier_wait(w_full + 8 * stage, parity);
@@ -155,7 +157,7 @@ __global__ void __launch_bounds__(384, 1)
         ptx::wgmma_wait<1>();
         release(before, kb - 1);
       }
-      if (tile + 1 < last) ptx::barrier_arrive(2 - turn, 256);
+      if (tile + 1 < last) ptx::barrier_arrive(turn + 1 < G ? 2 + turn : 1, 256);
       ptx::wgmma_wait<0>();
       release(stage, k_blocks - 1);
       ptx::mbarrier_wait(vectors_full + 8 * turn, vectors_parity);
@@ -163,10 +165,10 @@ __global__ void __launch_bounds__(384, 1)
       __syncwarp();
       ptx::mbarrier_arrive_if(lane == 0, vectors_empty + 8 * turn);
       vectors_parity ^= 1;
-      // Past the other warpgroup's tile.
-      stage += k_blocks + 1;
+      // Past the tiles of the other warpgroups.
+      stage += (G - 1) * k_blocks + 1;
       while (stage >= stages) stage -= stages, parity ^= 1;
-      column += 2;
+      column += G;
       while (column >= args.tiles_n) column -= args.tiles_n, ++row_block;
     }
   }

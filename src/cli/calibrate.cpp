@@ -57,12 +57,13 @@ void calibrate_verb(Options& options, const Console& console) {
   options.how.states = parse_states(options.states);
   if (kind_of(options.model) != PathKind::folder) load_model(options.model);  // says what to pass instead
   Model model = Model::load(options.model, {.new_labels = options.new_labels});
-  Dataset data = load_data(options.data, options.how.samples);
-  EncodedRows encoded = encode_rows(model, data, options.how.max_length, options.how.samples, options.how.threads);
+  // All rows are read: the samples are spread over them. In compatible mode they are the first ones.
+  Dataset data = load_data(options.data, options.how.compatible ? options.how.samples : 0);
+  EncodedRows encoded = encode_rows(model, data, options.how.max_length, 0, options.how.threads);
   auto texts = static_cast<int64_t>(encoded.rows.size());
   int64_t length = options.how.max_length > 0 ? options.how.max_length : model.info().max_length;
   note_truncated(console, encoded.truncated, texts, length);
-  options.how.samples = texts;  // an embedding model reads a pair as two
+  options.how.samples *= texts / data.rows();  // an embedding model reads a pair as two texts
   Calibration calibration = calibrate(model, encoded.rows, options.how, console.progress());
   finish(calibration, options, seconds(), encoded.truncated, console);
 }
@@ -76,7 +77,7 @@ void add_calibrate(CLI::App& app, Console& console) {
   CalibrateOptions& how = options->how;
   CLI::Option* model = verb->add_option("model", options->model, "Hugging Face folder");
   CLI::Option* data = add_data_options(verb, &options->data);
-  verb->add_option("--samples", how.samples, "Rows of the data used, from the first on (default: 256)")->check(CLI::PositiveNumber);
+  verb->add_option("--samples", how.samples, "Rows used, spread evenly over the data (default: 256)")->check(CLI::PositiveNumber);
   verb->add_option("--placement", how.placement, "residual-channel, residual-float, qdqbert or linear-only (default: residual-channel)");
   verb->add_option("--method", how.method, "max, percentile:P, entropy, mse, or auto: per tensor by measured error (default: auto)");
   verb->add_option("--alpha,--balance", how.balance, "Strength of channel balancing, 0 to 1 (default: the placement's)")->check(CLI::Range(0.0, 1.0));

@@ -144,7 +144,7 @@ struct Guarded {
 
 /// Compares with expected real values. s8: at most `steps` steps away and at most `fraction` of all differ; floats: relative to the range.
 void compare(const std::string& what, DType type, const std::vector<float>& got, const std::vector<double>& want, const std::vector<float>& inv, int64_t columns,
-             double tolerance, double fraction = 0.01, int steps = 1) {
+             double tolerance, double fraction = 0.01, int steps = 1, bool flips = false) {
   double worst = 0, range = 0;
   size_t off = 0, bad = 0;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -157,11 +157,13 @@ void compare(const std::string& what, DType type, const std::vector<float>& got,
       range = std::max(range, std::fabs(want[i]));
       const double d = std::fabs(want[i] - got[i]);
       if (!(d <= 1e30)) bad++;
+      off += d > tolerance * 3.0;
       worst = std::max(worst, d);
     }
   }
   bool ok = bad == 0;
   if (type == DType::s8) ok = ok && double(off) <= fraction * double(got.size()) + 2;
+  else if (flips) ok = ok && worst <= 10 * tolerance * range + 1e-6 && double(off) <= 0.002 * double(got.size()) + 2;  // a probability may fall to the other side
   else ok = ok && worst <= tolerance * range + 1e-6;
   if (!ok) ++failures;
   if (!ok || std::getenv("VERBOSE"))
@@ -289,7 +291,7 @@ void check_attention_s8(const Batch& batch, int heads, int d, DType out_type, fl
   reference_attention<int8_t><<<blocks, 128>>>(r, true);
   CUDA(cudaDeviceSynchronize());
   // A probability on the edge between two steps may fall on the other side: one value of V away.
-  compare(what, out_type, got, want.host(), out.inv, hidden, out_type == DType::bf16 ? 6e-3 : 4e-3);
+  compare(what, out_type, got, want.host(), out.inv, hidden, out_type == DType::bf16 ? 6e-3 : 4e-3, 0.01, 1, true);
   // The same bits again, and for single rows alone (another kernel when shorter).
   CUDA(cudaMemset(out.device.p, 0x7B, out.device.n));
   CUDA(attention_s8(a, nullptr));
@@ -601,7 +603,7 @@ struct AttentionSet {
   Device<int8_t> qkv, out;
 };
 
-void time_attention_s8(const char* name, const std::vector<int>& lengths, int heads, int d, const std::vector<int>& pieces, int max_length = 0) {
+void time_attention_s8(const char* name, const std::vector<int>& lengths, int heads, int d, const std::vector<int>& pieces, int max_length = 0, int variant = 0) {
   const Batch batch(lengths);
   const int hidden = heads * d;
   std::vector<AttentionSet> sets(4);
@@ -614,7 +616,7 @@ void time_attention_s8(const char* name, const std::vector<int>& lengths, int he
     AttentionS8Args a;
     a.q_ld = a.k_ld = a.v_ld = 3 * hidden;
     a.offsets = batch.device_offsets.p, a.score_scale = score_scale.p, a.context_scale = context_scale.p, a.out_inv_scale = inv.p, a.out_ld = hidden;
-    a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = std::max(max_length, batch.max_length), a.queries_per_block = p;
+    a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = std::max(max_length, batch.max_length), a.queries_per_block = p, a.variant = variant;
     const auto run = [&](bool rotate, bool dependent) {
       return time_graph([&](cudaStream_t s, int i) {
         const AttentionSet& set = sets[rotate ? i % 4 : 0];
@@ -623,7 +625,7 @@ void time_attention_s8(const char* name, const std::vector<int>& lengths, int he
       });
     };
     const double hot = run(false, false), dep = run(false, true), rot = run(true, true);
-    std::printf("attention_s8 %-14s d%-3d %-28s pieces %-4d hot %7.2f  hot,pdl %7.2f  rot,pdl %7.2f us  %6.0f TOPS\n", name, d, attention_s8_kernel(a), p, hot, dep, rot,
+    std::printf("attention_s8 %-14s d%-3d %-28s v%d pieces %-4d hot %7.2f  hot,pdl %7.2f  rot,pdl %7.2f us  %6.0f TOPS\n", name, d, attention_s8_kernel(a), variant, p, hot, dep, rot,
                 ops / dep * 1e-6);
   }
 }
@@ -723,9 +725,9 @@ int time_all() {
   std::printf("%s, %d SMs\n", prop.name, prop.multiProcessorCount);
   std::vector<int> mnli(205);
   for (auto& l : mnli) l = std::clamp(int(-28.0f * std::log(real(1e-6f, 1.0f))) + 12, 8, 128);
-  time_attention_s8("32x256", std::vector<int>(32, 256), 12, 64, {0, 64, 128, 256});
-  time_attention_s8("32x128", std::vector<int>(32, 128), 12, 64, {0, 64, 128});
-  time_attention_s8("128x128", std::vector<int>(128, 128), 12, 64, {0, 64, 128});
+  for (int v : {0, 1}) time_attention_s8("32x256", std::vector<int>(32, 256), 12, 64, {64, 128, 256}, 0, v);
+  for (int v : {0, 1}) time_attention_s8("32x128", std::vector<int>(32, 128), 12, 64, {64, 128}, 0, v);
+  for (int v : {0, 1}) time_attention_s8("128x128", std::vector<int>(128, 128), 12, 64, {64, 128}, 0, v);
   time_attention_s8("8x128", std::vector<int>(8, 128), 12, 64, {0, 64});
   time_attention_s8("1x16", {16}, 12, 64, {0});
   time_attention_s8("1x128", {128}, 12, 64, {0, 64});

@@ -29,6 +29,7 @@ struct S8Params {
   AttentionS8Args a;
   int query_blocks;        // blocks along a row
   int queries_per_block;
+  bool heads_together;     // short rows: one warp a head
 };
 
 constexpr float kLog2e = 1.44269504088896341f;
@@ -130,12 +131,6 @@ __device__ __forceinline__ void score_block(uint32_t (&s)[4][4], const uint32_t 
   }
 }
 
-/// Skipped blocks are zeroed: registers written only under a condition would count as live around the whole loop, and spill.
-__device__ __forceinline__ void zero(uint32_t (&s)[4][4]) {
-#pragma unroll
-  for (int i = 0; i < 16; ++i) s[i / 4][i % 4] = 0;
-}
-
 /// What turns an accumulator into an exponent: c in log2 units, shift for rows g and g + 8, and the optional bias.
 struct Exponent {
   float c;
@@ -152,9 +147,9 @@ __device__ __forceinline__ float exponent_of(uint32_t s, const Exponent& e, int 
   return fmaf(__uint_as_float(s), e.c, e.shift[half]);
 }
 
-/// Replaces 32 scores by exponentials (0 for keys from `length` on) and adds them to the lane's even and odd sums.
+/// Replaces 32 scores by exponentials.
 template <bool kGeneral>
-__device__ __forceinline__ void exp_block(uint32_t (&s)[4][4], const Exponent& e, int key, int length, float (&sum)[2][2]) {
+__device__ __forceinline__ void exp_block(uint32_t (&s)[4][4], const Exponent& e, int key, int length) {
   const int t = threadIdx.x & 3;
 #pragma unroll
   for (int j = 0; j < 4; ++j)
@@ -166,19 +161,23 @@ __device__ __forceinline__ void exp_block(uint32_t (&s)[4][4], const Exponent& e
       else x = exponent_of<kGeneral>(s[j][i], e, i >> 1, column);
       s[j][i] = __float_as_uint(exp2_fast(x));
     }
-  if (key + 32 > length) {
-    int limit = length - key - 2 * t;
-    asm volatile("" : "+r"(limit));  // keeps 16 comparisons from being hoisted out of the loops, into registers that are not there
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (8 * j + (i & 1) >= limit) s[j][i] = 0;
-  }
+}
+/// Exponentials of keys from `length` on become 0.
+__device__ __forceinline__ void mask_block(uint32_t (&s)[4][4], int key, int length) {
+  int limit = length - key - 2 * int(threadIdx.x & 3);
+  asm volatile("" : "+r"(limit));  // keeps 16 comparisons from being hoisted out of the loops, into registers that are not there
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sum[i >> 1][i & 1] += __uint_as_float(s[j][i]);
+    for (int i = 0; i < 4; ++i)
+      if (8 * j + (i & 1) >= limit) s[j][i] = 0;
+}
+/// Adds 32 exponentials to the lane's even and odd sums.
+__device__ __forceinline__ void add_block(float (&sum)[2][2], const uint32_t (&s)[4][4]) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("add.f32 %0, %0, %1;" : "+f"(sum[i >> 1][i & 1]) : "f"(__uint_as_float(s[j][i])));
 }
 
 /// Folds a chunk's sums over the quad.
@@ -230,19 +229,25 @@ __device__ __forceinline__ void quantize_block(uint32_t (&p)[4], const uint32_t 
       u[j][i] = __float_as_uint(fmaf(__uint_as_float(s[j][i]), r[i >> 1], kMagic));
       if (kGeneral) u[j][i] = min(u[j][i], high);
     }
-  p[0] = pack_low_bytes(u[0][0], u[0][1], u[1][0], u[1][1]);
-  p[1] = pack_low_bytes(u[0][2], u[0][3], u[1][2], u[1][3]);
-  p[2] = pack_low_bytes(u[2][0], u[2][1], u[3][0], u[3][1]);
-  p[3] = pack_low_bytes(u[2][2], u[2][3], u[3][2], u[3][3]);
+  p[0] = pack_low_bytes_now(u[0][0], u[0][1], u[1][0], u[1][1]);
+  p[1] = pack_low_bytes_now(u[0][2], u[0][3], u[1][2], u[1][3]);
+  p[2] = pack_low_bytes_now(u[2][0], u[2][1], u[3][0], u[3][1]);
+  p[3] = pack_low_bytes_now(u[2][2], u[2][3], u[3][2], u[3][3]);
 }
 
-template <int D>
-__device__ __forceinline__ void context_block(uint32_t (&acc)[D / 8][4], const uint32_t (&p)[4], uint32_t v_block, const LaneOffsets& o) {
+/// P V of 32 keys, added to acc, or (kFirst) to `start`.
+template <int D, bool kFirst>
+__device__ __forceinline__ void context_block(uint32_t (&acc)[D / 8][4], const uint32_t (&p)[4], uint32_t v_block, const LaneOffsets& o, uint32_t start) {
 #pragma unroll
   for (int c = 0; c < D / 16; ++c) {
     const uint4 b = load_shared_16(v_block + o.v + c * 512);
-    mma_u8s8(acc[2 * c], p, b.x, b.y);
-    mma_u8s8(acc[2 * c + 1], p, b.z, b.w);
+    if constexpr (kFirst) {
+      mma_u8s8_from(acc[2 * c], p, b.x, b.y, start);
+      mma_u8s8_from(acc[2 * c + 1], p, b.z, b.w, start);
+    } else {
+      mma_u8s8(acc[2 * c], p, b.x, b.y);
+      mma_u8s8(acc[2 * c + 1], p, b.z, b.w);
+    }
   }
 }
 
@@ -342,152 +347,250 @@ __device__ __forceinline__ void group_barrier(int group) {
 }
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
+/// Rows up to this length may be served by one warp per head, four heads a block.
+constexpr int kShortKeys = 64;
 
+/// The shared memory of a resident block: K, V, multipliers of the heads, and what split warps exchange.
 template <int D, int kBlocks, int kSplit>
-constexpr int resident_bytes() {
-  const int keys = kBlocks * 32 * kSplit;
-  return 2 * keys * D + D * 4 + (kSplit > 1 ? (kWarps / kSplit) * (kSplit - 1) * 16 * D * 4 + (kWarps / kSplit) * kSplit * 16 * 4 : 0);
+struct ResidentLayout {
+  static constexpr int kKeys = kBlocks * 32 * kSplit > kWarps * kShortKeys ? kBlocks * 32 * kSplit : kWarps * kShortKeys;
+  static constexpr int kGroups = kWarps / kSplit;
+  static constexpr int kMultipliers = 2 * kKeys * D;                              // f32 [kWarps][D]
+  static constexpr int kExchange = kMultipliers + kWarps * D * 4;                 // f32 [kGroups][kSplit][16]
+  static constexpr int kPartial = kExchange + kWarps * 16 * 4;                    // s32 [kGroups][kSplit - 1][16][D]
+  static constexpr int kBytes = kPartial + (kSplit > 1 ? kGroups * (kSplit - 1) * 16 * D * 4 : 0);
+};
+
+/// What the warps that share 16 queries need to know of each other.
+struct Group {
+  int group, part;
+  float* exchange;     // [kSplit][16] of this group
+  uint32_t* partial;   // [kSplit - 1][16 * D] of this group
+};
+
+/// Combines a value of rows g and g + 8 over the split warps, in key order.
+template <int kSplit, bool kMax>
+__device__ __forceinline__ void combine(float (&x)[2], const Group& w) {
+  if constexpr (kSplit > 1) {
+    const int lane = threadIdx.x & 31, g = lane >> 2;
+    if ((lane & 3) == 0) w.exchange[w.part * 16 + g] = x[0], w.exchange[w.part * 16 + g + 8] = x[1];
+    group_barrier<kSplit>(w.group);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      x[h] = w.exchange[g + 8 * h];
+#pragma unroll
+      for (int i = 1; i < kSplit; ++i) x[h] = kMax ? fmaxf(x[h], w.exchange[i * 16 + g + 8 * h]) : x[h] + w.exchange[i * 16 + g + 8 * h];
+    }
+    group_barrier<kSplit>(w.group);
+  }
+}
+
+/// Blocks that were skipped are zeroed: registers written only under a condition count as live around the whole loop, and spill.
+template <int n>
+__device__ __forceinline__ void zero(uint32_t (&s)[n][4]) {
+#pragma unroll
+  for (int i = 0; i < 4 * n; ++i) s[i / 4][i % 4] = 0;
+}
+
+/// All query tiles first, first + step, ... of a warp, over `blocks` <= kBlocks blocks of 32 keys from key0 on. Each block's branch holds the
+/// products of the next block beside its own exponentials (and P V of the block before beside its own quantization), so that tensor cores,
+/// exponentials and arithmetic overlap; without the branches the compiler issues all products first and runs out of registers.
+/// turn_v() makes V ready; it is called once, by every warp, after the first scores.
+template <int D, int kBlocks, int kSplit, bool kGeneral, bool kFused, typename TurnV>
+__device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Block& b, const float* multipliers, uint32_t k_part, uint32_t v_part,
+                                              int key0, int blocks, int first, int step, const Group& w, TurnV&& turn_v) {
+  [[maybe_unused]] const int lane = threadIdx.x & 31;
+  const int8_t* q_base = a.q + b.token0 * a.q_ld + int64_t(b.head) * D;
+  const LaneOffsets offsets = lane_offsets<D>();
+  constexpr int kLead = kBlocks / 2;  // P V starts when quantization has freed the registers for its sums
+  bool v_ready = false;
+  for (; first < b.end_query || !v_ready; first += step) {
+    const bool active = first < b.end_query;
+    __syncwarp();  // nothing loaded from shared memory is kept from the tile before
+    uint32_t s[kBlocks][4][4];
+    uint32_t packed[kBlocks][4];
+    const uint32_t high = kMagicBits + a.prob_hi;
+    float r[2];
+    if (active) {
+      uint32_t q[D / 32][4];
+      load_queries<D>(q, q_base, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
+      Exponent e = make_exponent<kGeneral>(a, b, first);
+      float sum[2][2] = {};
+      score_block<D>(s[0], q, k_part, offsets);
+#pragma unroll
+      for (int i = 0; i <= kBlocks; ++i) {
+        if (i < kBlocks && i < blocks) {
+          if (i + 1 < kBlocks) score_block<D>(s[i + 1 < kBlocks ? i + 1 : 0], q, k_part + (i + 1) * 32 * D, offsets);
+          exp_block<kGeneral>(s[i], e, key0 + i * 32, b.length);
+          if (i > 0) add_block(sum, s[i - 1]);
+        } else {
+          if (i == blocks && i > 0) {
+            mask_block(s[i > 0 ? i - 1 : 0], key0 + (i - 1) * 32, b.length);
+            add_block(sum, s[i > 0 ? i - 1 : 0]);
+          }
+          if (i + 1 < kBlocks) zero(s[i + 1 < kBlocks ? i + 1 : 0]);
+        }
+      }
+      r[0] = fold_quad(sum[0]), r[1] = fold_quad(sum[1]);
+      combine<kSplit, false>(r, w);
+      if (__any_sync(0xffffffffu, out_of_range(r[0]) || out_of_range(r[1]))) {  // rare: again, with the exact maximum
+        __syncwarp();
+        float top[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i)
+          if (i < blocks) {
+            score_block<D>(s[i], q, k_part + i * 32 * D, offsets);
+            max_block<kGeneral>(s[i], e, key0 + i * 32, b.length, top);
+          }
+        top[0] = max_quad(top[0]), top[1] = max_quad(top[1]);
+        combine<kSplit, true>(top, w);
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          if (out_of_range(r[h])) e.shift[h] = exact_shift<kGeneral>(e, top[h]);
+        sum[0][0] = sum[0][1] = sum[1][0] = sum[1][1] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i)
+          if (i < blocks) {
+            exp_block<kGeneral>(s[i], e, key0 + i * 32, b.length);
+            mask_block(s[i], key0 + i * 32, b.length);
+            add_block(sum, s[i]);
+          }
+        r[0] = fold_quad(sum[0]), r[1] = fold_quad(sum[1]);
+        combine<kSplit, false>(r, w);
+      }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) r[h] = r[h] > 0.0f ? __fdividef(a.prob_inv_scale, r[h]) : 0.0f;
+      if constexpr (!kFused) {
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i)
+          if (i < blocks) quantize_block<kGeneral>(packed[i], s[i], r, high);
+          else packed[i][0] = packed[i][1] = packed[i][2] = packed[i][3] = 0;
+      }
+    }
+    if (!v_ready) {
+      turn_v();
+      v_ready = true;
+    }
+    if (!active) break;
+    uint32_t acc[D / 8][4];
+    const uint32_t start = kGeneral || w.part > 0 ? 0u : kMagicBits;
+    if constexpr (!kFused) {
+      context_block<D, true>(acc, packed[0], v_part, offsets, start);
+#pragma unroll
+      for (int i = 1; i < kBlocks; ++i)
+        if (i < blocks) context_block<D, false>(acc, packed[i], v_part + i * 32 * D, offsets, 0);
+    } else {
+#pragma unroll
+    for (int i = 0; i < kLead; ++i) quantize_block<kGeneral>(packed[i], s[i], r, high);  // of zeros where there is no block
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) {
+      constexpr int kLast = kBlocks - 1;
+      const int next = i + kLead < kLast ? i + kLead : kLast;
+      if (i == 0) {
+        quantize_block<kGeneral>(packed[next], s[next], r, high);
+        context_block<D, true>(acc, packed[0], v_part, offsets, start);
+      } else if (i < blocks) {
+        if (i + kLead < kBlocks) quantize_block<kGeneral>(packed[next], s[next], r, high);
+        context_block<D, false>(acc, packed[i], v_part + i * 32 * D, offsets, 0);
+      } else if (i + kLead < kBlocks) {
+        packed[next][0] = packed[next][1] = packed[next][2] = packed[next][3] = 0;
+      }
+    }
+    }
+    if constexpr (kSplit > 1) {
+      if (w.part > 0) {
+#pragma unroll
+        for (int i = 0; i < D / 8; ++i)
+#pragma unroll
+          for (int k = 0; k < 4; ++k) w.partial[(w.part - 1) * 16 * D + (i * 4 + k) * 32 + lane] = acc[i][k];
+      }
+      group_barrier<kSplit>(w.group);
+      if (w.part > 0) continue;
+#pragma unroll
+      for (int other = 0; other < kSplit - 1; ++other)
+#pragma unroll
+        for (int i = 0; i < D / 8; ++i)
+#pragma unroll
+          for (int k = 0; k < 4; ++k) acc[i][k] += w.partial[other * 16 * D + (i * 4 + k) * 32 + lane];
+    }
+    write_context<D, kGeneral>(acc, a, multipliers, b.token0, b.head, first, b.length);
+  }
 }
 
 /// kBlocks: 32-key blocks that a warp holds; kSplit warps share one group of 16 queries (kBlocks is then 8, the chunk of the sum).
-template <int D, int kBlocks, int kSplit, bool kGeneral, int kPerSm>
+template <int D, int kBlocks, int kSplit, bool kGeneral, int kPerSm, bool kFused>
 __global__ __launch_bounds__(kThreads, kPerSm) void attention_s8_resident(const __grid_constant__ S8Params p) {
   static_assert(kSplit == 1 || kBlocks == 8, "split warps hold whole chunks of the sum");
+  using Layout = ResidentLayout<D, kBlocks, kSplit>;
   extern __shared__ __align__(128) uint8_t shared[];
   wait_for_inputs();
   launch_dependents();
   const AttentionS8Args& a = p.a;
-  const Block b = find_block(p);
+  Block b = find_block(p);
   if (b.first_query >= b.length) return;
-  constexpr int kKeys = kBlocks * 32 * kSplit;
-  const uint32_t k_shared = shared_address(shared), v_shared = k_shared + kKeys * D;
-  float* multipliers = reinterpret_cast<float*>(shared + 2 * kKeys * D);  // [D]
-  float* exchange = multipliers + D;                                      // [groups][kSplit][16]
-  uint32_t* partial = reinterpret_cast<uint32_t*>(exchange + (kWarps / kSplit) * kSplit * 16);
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const uint32_t k_shared = shared_address(shared), v_shared = k_shared + Layout::kKeys * D;
+  float* multipliers = reinterpret_cast<float*>(shared + Layout::kMultipliers);
   const int padded = (b.length + 31) & ~31;
-  load_multipliers<D, kThreads>(multipliers, a, b.head);
+
+  if (p.heads_together && b.length <= kShortKeys) {  // one warp a head: nothing is shared, nobody waits
+    if (b.head % kWarps != 0 || b.first_query > 0) return;
+    b.head += warp;
+    if (b.head >= a.heads) return;
+    b.end_query = b.length;
+    multipliers += warp * D;
+    const uint32_t k_warp = k_shared + warp * kShortKeys * D, v_warp = v_shared + warp * kShortKeys * D;
+    const int64_t head0 = int64_t(b.head) * D;
+    load_rows<D, false, 32>(k_warp, a.k + b.token0 * a.k_ld + head0, a.k_ld, 0, padded, b.length);
+    copy_commit();
+    load_rows<D, true, 32>(v_warp, a.v + b.token0 * a.v_ld + head0, a.v_ld, 0, padded, b.length);
+    copy_commit();
+    load_multipliers<D, 32>(multipliers, a, b.head);
+    copy_wait<1>();
+    __syncwarp();
+    serve_queries<D, 2, 1, kGeneral, true>(a, b, multipliers, k_warp, v_warp, 0, padded / 32, 0, 16, Group{}, [&] {
+      copy_wait<0>();
+      __syncwarp();
+#pragma unroll 1
+      for (int i = 0; i < padded / 32; ++i) {
+        uint32_t f[D / 16][4];
+        transpose_read<D, D / 16>(f, v_warp + i * 32 * D, 0);
+        __syncwarp();
+        transpose_write<D / 16>(f, v_warp + i * 32 * D, 0);
+      }
+      __syncwarp();
+    });
+    return;
+  }
+
   const int64_t head0 = int64_t(b.head) * D;
   load_rows<D, false, kThreads>(k_shared, a.k + b.token0 * a.k_ld + head0, a.k_ld, 0, padded, b.length);
   copy_commit();
   load_rows<D, true, kThreads>(v_shared, a.v + b.token0 * a.v_ld + head0, a.v_ld, 0, padded, b.length);
   copy_commit();
+  load_multipliers<D, kThreads>(multipliers, a, b.head);
 
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  const int group = warp / kSplit, part = warp % kSplit;
-  const int blocks = min(kBlocks, max(0, padded / 32 - part * kBlocks));  // 32-key blocks of this warp
-  const uint32_t k_part = k_shared + part * kBlocks * 32 * D, v_part = v_shared + part * kBlocks * 32 * D;
-  const int8_t* q_base = a.q + b.token0 * a.q_ld + head0;
-  uint32_t q[D / 32][4];
-  int first = b.first_query + group * 16;
-  load_queries<D>(q, q_base, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
+  Group w;
+  w.group = warp / kSplit, w.part = warp % kSplit;
+  w.exchange = reinterpret_cast<float*>(shared + Layout::kExchange) + w.group * kSplit * 16;
+  w.partial = reinterpret_cast<uint32_t*>(shared + Layout::kPartial) + w.group * (kSplit - 1) * 16 * D;
+  const int key0 = w.part * kBlocks * 32;
+  const auto turn_v = [&] {
+    copy_wait<0>();
+    __syncthreads();
+    for (int i = warp; i < padded / 32; i += kWarps) {
+      uint32_t f[D / 16][4];
+      transpose_read<D, D / 16>(f, v_shared + i * 32 * D, 0);
+      __syncwarp();
+      transpose_write<D / 16>(f, v_shared + i * 32 * D, 0);
+    }
+    __syncthreads();
+  };
   copy_wait<1>();
   __syncthreads();
-
-  const LaneOffsets offsets = lane_offsets<D>();
-  bool v_ready = false;
-  for (; first < b.end_query || !v_ready; first += 16 * (kWarps / kSplit)) {
-    const bool active = first < b.end_query;
-    uint32_t packed[kBlocks][4];
-    if (active) {
-      uint32_t s[kBlocks][4][4];
-      float r[2];
-      if (v_ready) load_queries<D>(q, q_base, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
-      Exponent e = make_exponent<kGeneral>(a, b, first);
-#pragma unroll 1
-      for (int attempt = 0;; ++attempt) {
-#pragma unroll
-        for (int i = 0; i < kBlocks; ++i)
-          if (i < blocks) score_block<D>(s[i], q, k_part + i * 32 * D, offsets);
-          else zero(s[i]);
-        const int key0 = part * kBlocks * 32;
-        if (attempt == 1) {
-          float top[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-          for (int i = 0; i < kBlocks; ++i)
-            if (i < blocks) max_block<kGeneral>(s[i], e, key0 + i * 32, b.length, top);
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            top[h] = max_quad(top[h]);
-            if constexpr (kSplit > 1) {
-              if (t == 0) exchange[(group * kSplit + part) * 16 + g + 8 * h] = top[h];
-            }
-          }
-          if constexpr (kSplit > 1) {
-            group_barrier<kSplit>(group);
-            for (int h = 0; h < 2; ++h)
-              for (int i = 0; i < kSplit; ++i) top[h] = fmaxf(top[h], exchange[(group * kSplit + i) * 16 + g + 8 * h]);
-            group_barrier<kSplit>(group);
-          }
-#pragma unroll
-          for (int h = 0; h < 2; ++h)
-            if (out_of_range(r[h])) e.shift[h] = exact_shift<kGeneral>(e, top[h]);
-        }
-        float sum[2][2] = {};
-#pragma unroll
-        for (int i = 0; i < kBlocks; ++i)
-          if (i < blocks) exp_block<kGeneral>(s[i], e, key0 + i * 32, b.length, sum);
-#pragma unroll
-        for (int h = 0; h < 2; ++h) r[h] = fold_quad(sum[h]);
-        if constexpr (kSplit > 1) {
-          if (t == 0)
-            for (int h = 0; h < 2; ++h) exchange[(group * kSplit + part) * 16 + g + 8 * h] = r[h];
-          group_barrier<kSplit>(group);
-          for (int h = 0; h < 2; ++h) {
-            r[h] = 0.0f;
-            for (int i = 0; i < kSplit; ++i) r[h] += exchange[(group * kSplit + i) * 16 + g + 8 * h];
-          }
-          group_barrier<kSplit>(group);
-        }
-        if (attempt == 1 || !__any_sync(0xffffffffu, out_of_range(r[0]) || out_of_range(r[1]))) break;
-      }
-#pragma unroll
-      for (int h = 0; h < 2; ++h) r[h] = r[h] > 0.0f ? __fdividef(a.prob_inv_scale, r[h]) : 0.0f;
-#pragma unroll
-      for (int i = 0; i < kBlocks; ++i)
-        if (i < blocks) quantize_block<kGeneral>(packed[i], s[i], r, kMagicBits + a.prob_hi);
-        else packed[i][0] = packed[i][1] = packed[i][2] = packed[i][3] = 0;
-    }
-    if (!v_ready) {  // V has arrived meanwhile: turn it into operands, once
-      copy_wait<0>();
-      __syncthreads();
-      for (int i = warp; i < padded / 32; i += kWarps) {
-        uint32_t f[D / 16][4];
-        transpose_read<D, D / 16>(f, v_shared + i * 32 * D, 0);
-        __syncwarp();
-        transpose_write<D / 16>(f, v_shared + i * 32 * D, 0);
-      }
-      __syncthreads();
-      v_ready = true;
-    }
-    if (!active) break;
-    uint32_t acc[D / 8][4];
-    const uint32_t start = kGeneral || part > 0 ? 0u : kMagicBits;
-#pragma unroll
-    for (int i = 0; i < D / 8; ++i)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) acc[i][k] = start;
-#pragma unroll
-    for (int i = 0; i < kBlocks; ++i)
-      if (i < blocks) context_block<D>(acc, packed[i], v_part + i * 32 * D, offsets);
-    if constexpr (kSplit > 1) {
-      uint32_t* mine = partial + group * (kSplit - 1) * 16 * D;
-      if (part > 0) {
-#pragma unroll
-        for (int i = 0; i < D / 8; ++i)
-#pragma unroll
-          for (int k = 0; k < 4; ++k) mine[(part - 1) * 16 * D + (i * 4 + k) * 32 + lane] = acc[i][k];
-      }
-      group_barrier<kSplit>(group);
-      if (part == 0)
-        for (int other = 0; other < kSplit - 1; ++other)
-#pragma unroll
-          for (int i = 0; i < D / 8; ++i)
-#pragma unroll
-            for (int k = 0; k < 4; ++k) acc[i][k] += mine[other * 16 * D + (i * 4 + k) * 32 + lane];
-      if (part > 0) continue;
-    }
-    write_context<D, kGeneral>(acc, a, multipliers, b.token0, b.head, first, b.length);
-  }
+  serve_queries<D, kBlocks, kSplit, kGeneral, kFused>(a, b, multipliers, k_shared + key0 * D, v_shared + key0 * D, key0,
+                                              min(kBlocks, padded / 32 - w.part * kBlocks), b.first_query + w.group * 16, 16 * (kWarps / kSplit), w,
+                                              turn_v);
 }
 
 constexpr int kStreamWarps = 8, kStreamThreads = 32 * kStreamWarps, kTileKeys = 128;
@@ -546,41 +649,47 @@ __global__ __launch_bounds__(kStreamThreads, D == 128 ? 1 : 2) void attention_s8
     }
   };
 
+  // A tile is taken as two steps of 64 keys, without branches, so that products overlap exponentials; only the last tile is masked.
   for (int base = b.first_query; base < b.end_query; base += 16 * kStreamWarps) {
     const int first = base + warp * 16;
     const bool active = first < b.end_query;
     uint32_t q[D / 32][4];
     load_queries<D>(q, a.q + b.token0 * a.q_ld + head0, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
     Exponent e = make_exponent<kGeneral>(a, b, first);
-    const auto blocks_of = [&](int tile) { return active ? min(kTileKeys / 32, (b.length - tile * kTileKeys + 31) / 32) : 0; };
+    const auto exponentials = [&](uint32_t (&s)[2][4][4], uint32_t k_step, int key) {
+      score_block<D>(s[0], q, k_step, offsets);
+      score_block<D>(s[1], q, k_step + 32 * D, offsets);
+      exp_block<kGeneral>(s[0], e, key, b.length);
+      exp_block<kGeneral>(s[1], e, key + 32, b.length);
+      if (key + 64 > b.length) mask_block(s[0], key, b.length), mask_block(s[1], key + 32, b.length);
+    };
     float total[2] = {0.0f, 0.0f};
 #pragma unroll 1
     for (int attempt = 0;; ++attempt) {
       if (attempt == 1) {
         float top[2] = {-INFINITY, -INFINITY};
         stream(false, [&](int tile, uint32_t k_tile, uint32_t) {
-          const int blocks = blocks_of(tile);
 #pragma unroll 1
-          for (int i = 0; i < blocks; ++i) {
+          for (int i = 0; i < kTileKeys / 32; ++i) {
             uint32_t s[4][4];
             score_block<D>(s, q, k_tile + i * 32 * D, offsets);
             max_block<kGeneral>(s, e, tile * kTileKeys + i * 32, b.length, top);
           }
         });
+        top[0] = max_quad(top[0]), top[1] = max_quad(top[1]);
         for (int h = 0; h < 2; ++h)
-          if (out_of_range(total[h])) e.shift[h] = exact_shift<kGeneral>(e, max_quad(top[h]));
-          else max_quad(top[h]);
+          if (out_of_range(total[h])) e.shift[h] = exact_shift<kGeneral>(e, top[h]);
       }
       total[0] = total[1] = 0.0f;
       float sum[2][2] = {};
       stream(false, [&](int tile, uint32_t k_tile, uint32_t) {
-        const int blocks = blocks_of(tile);
-#pragma unroll 2
-        for (int i = 0; i < blocks; ++i) {
-          uint32_t s[4][4];
-          score_block<D>(s, q, k_tile + i * 32 * D, offsets);
-          exp_block<kGeneral>(s, e, tile * kTileKeys + i * 32, b.length, sum);
-        }
+        if (active)
+#pragma unroll
+          for (int i = 0; i < kTileKeys / 64; ++i) {
+            uint32_t s[2][4][4];
+            exponentials(s, k_tile + i * 64 * D, tile * kTileKeys + i * 64);
+            add_block(sum, s[0]), add_block(sum, s[1]);
+          }
         if ((tile & 1) || tile + 1 == tiles)
           for (int h = 0; h < 2; ++h) {
             total[h] += fold_quad(sum[h]);
@@ -598,16 +707,17 @@ __global__ __launch_bounds__(kStreamThreads, D == 128 ? 1 : 2) void attention_s8
 #pragma unroll
       for (int k = 0; k < 4; ++k) acc[i][k] = kGeneral ? 0u : kMagicBits;
     stream(true, [&](int tile, uint32_t k_tile, uint32_t v_tile) {
-      const int blocks = blocks_of(tile);
-      float unused[2][2] = {};
-#pragma unroll 2
-      for (int i = 0; i < blocks; ++i) {
-        uint32_t s[4][4], packed[4];
-        score_block<D>(s, q, k_tile + i * 32 * D, offsets);
-        exp_block<kGeneral>(s, e, tile * kTileKeys + i * 32, b.length, unused);
-        quantize_block<kGeneral>(packed, s, r, kMagicBits + a.prob_hi);
-        context_block<D>(acc, packed, v_tile + i * 32 * D, offsets);
-      }
+      if (active)
+#pragma unroll
+        for (int i = 0; i < kTileKeys / 64; ++i) {
+          uint32_t s[2][4][4], packed[4];
+          exponentials(s, k_tile + i * 64 * D, tile * kTileKeys + i * 64);
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            quantize_block<kGeneral>(packed, s[k], r, kMagicBits + a.prob_hi);
+            context_block<D, false>(acc, packed, v_tile + (2 * i + k) * 32 * D, offsets, 0);
+          }
+        }
     });
     if (active) write_context<D, kGeneral>(acc, a, multipliers, b.token0, b.head, first, b.length);
   }
@@ -625,17 +735,22 @@ inline int choose_queries(const AttentionS8Args& a, int step, int blocks_wanted)
 template <int D, bool kGeneral>
 cudaError_t run_attention_s8(const AttentionS8Args& a, cudaStream_t stream) {
   const auto go = [&](auto kernel, int bytes, int threads, int step, int blocks_wanted) {
-    S8Params p{a, 0, choose_queries(a, step, blocks_wanted)};
+    S8Params p{a, 0, choose_queries(a, step, blocks_wanted), a.rows * a.heads >= 1024};
     p.query_blocks = (a.max_length + p.queries_per_block - 1) / p.queries_per_block;
     const unsigned blocks = unsigned(a.rows) * a.heads * p.query_blocks;
     return launch(kernel, dim3(blocks), dim3(threads), bytes, stream, a.dependent_launch, p);
   };
-  if (a.max_length <= 64) return go(attention_s8_resident<D, 2, 1, kGeneral, 5>, resident_bytes<D, 2, 1>(), kThreads, 64, 396);
-  if (a.max_length <= 128) return go(attention_s8_resident<D, 4, 1, kGeneral, 4>, resident_bytes<D, 4, 1>(), kThreads, 64, 396);
-  if (a.max_length <= 256)
-    return go(attention_s8_resident<D, 8, 1, kGeneral, D == 128 ? 2 : 3>, resident_bytes<D, 8, 1>(), kThreads, 64, 384);
+  if (a.max_length <= 64) return go(attention_s8_resident<D, 2, 1, kGeneral, 4, true>, ResidentLayout<D, 2, 1>::kBytes, kThreads, 64, 396);
+  if (a.max_length <= 128) {
+    if (a.variant == 1) return go(attention_s8_resident<D, 4, 1, kGeneral, 4, true>, ResidentLayout<D, 4, 1>::kBytes, kThreads, 64, 264);
+    return go(attention_s8_resident<D, 4, 1, kGeneral, 4, false>, ResidentLayout<D, 4, 1>::kBytes, kThreads, 64, 264);
+  }
+  if (a.max_length <= 256) {
+    if (a.variant == 1) return go(attention_s8_resident<D, 8, 1, kGeneral, 2, true>, ResidentLayout<D, 8, 1>::kBytes, kThreads, 64, 264);
+    return go(attention_s8_resident<D, 8, 1, kGeneral, D == 128 ? 2 : 3, false>, ResidentLayout<D, 8, 1>::kBytes, kThreads, 64, 264);
+  }
   if (a.max_length <= 512)
-    return go(attention_s8_resident<D, 8, 2, kGeneral, D == 128 ? 1 : 3>, resident_bytes<D, 8, 2>(), kThreads, 32, 384);
+    return go(attention_s8_resident<D, 8, 2, kGeneral, D == 128 ? 1 : kGeneral ? 2 : 3, false>, ResidentLayout<D, 8, 2>::kBytes, kThreads, 32, 264);
   return go(attention_s8_streamed<D, kGeneral>, streamed_bytes<D>(), kStreamThreads, 128, 264);
 }
 

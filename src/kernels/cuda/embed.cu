@@ -32,7 +32,8 @@ __device__ __forceinline__ int position_of(const EmbedArgs& a, int token, int id
   return a.pad_id + count;
 }
 
-template <int V, int N>
+/// kS8: all three tables are there and s8, and their rows are loaded together before the first use.
+template <int V, int N, bool kS8>
 __global__ __launch_bounds__(128) void embed_kernel(const __grid_constant__ EmbedArgs a) {
   launch_dependents();
   const int token = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
@@ -40,11 +41,21 @@ __global__ __launch_bounds__(128) void embed_kernel(const __grid_constant__ Embe
   if (token >= a.tokens) return;
   const int id = a.ids[token];
   Rows<V, N, 1> row;
-  row.template add_table<true>(0, a.word.data, a.word.type, a.word.row_scale, id, a.hidden);
-  if (a.type.data)
-    row.template add_table<false>(0, a.type.data, a.type.type, a.type.row_scale, a.type_ids ? a.type_ids[token] : 0, a.hidden);
-  if (a.position.data)
-    row.template add_table<false>(0, a.position.data, a.position.type, a.position.row_scale, position_of(a, token, id), a.hidden);
+  if constexpr (kS8) {
+    typename Rows<V, N, 1>::template TableRow<DType::s8> word, type, position;
+    type.load(a.type.data, a.type.row_scale, a.type_ids ? a.type_ids[token] : 0, a.hidden);
+    word.load(a.word.data, a.word.row_scale, id, a.hidden);
+    position.load(a.position.data, a.position.row_scale, position_of(a, token, id), a.hidden);
+    row.template add_table<true>(0, word, a.hidden);
+    row.template add_table<false>(0, type, a.hidden);
+    row.template add_table<false>(0, position, a.hidden);
+  } else {
+    row.template add_table<true>(0, a.word.data, a.word.type, a.word.row_scale, id, a.hidden);
+    if (a.type.data)
+      row.template add_table<false>(0, a.type.data, a.type.type, a.type.row_scale, a.type_ids ? a.type_ids[token] : 0, a.hidden);
+    if (a.position.data)
+      row.template add_table<false>(0, a.position.data, a.position.type, a.position.row_scale, position_of(a, token, id), a.hidden);
+  }
   if (a.gamma) row.normalize(a.gamma, a.beta, a.eps, a.hidden);
   row.write(a.out[0], token, a.tokens, a.hidden);
   row.write(a.out[1], token, a.tokens, a.hidden);
@@ -56,7 +67,10 @@ cudaError_t embed(const EmbedArgs& args, cudaStream_t stream) noexcept {
   if (args.tokens == 0) return cudaSuccess;
   return with_row_tile(args.hidden, [&](auto tile) {
     const int threads = args.tokens <= 512 ? 32 : 128, per_block = threads / 32;
-    return launch(embed_kernel<decltype(tile)::V, decltype(tile)::N>, dim3(unsigned((args.tokens + per_block - 1) / per_block)), dim3(threads), 0,
+    constexpr int V = decltype(tile)::V, N = decltype(tile)::N;
+    const bool s8 = args.type.data && args.position.data && args.word.type == DType::s8 && args.type.type == DType::s8 && args.position.type == DType::s8;
+    const auto kernel = s8 && V * N <= 64 ? embed_kernel<V, N, V * N <= 64> : embed_kernel<V, N, false>;
+    return launch(kernel, dim3(unsigned((args.tokens + per_block - 1) / per_block)), dim3(threads), 0,
                   stream, args.dependent_launch, args);
   });
 }

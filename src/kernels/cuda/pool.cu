@@ -9,14 +9,8 @@
 namespace octet::kernels::cuda {
 namespace {
 
-constexpr int kPoolThreads = 512;
+constexpr int kPoolThreads = 1024;
 
-__device__ __forceinline__ void load8(float (&f)[8], const MatrixIn& m, int64_t row, int column) {
-  with_type(m.type, [&](auto type) {
-    constexpr DType kType = decltype(type)::value;
-    unpack<kType>(f, load_raw<bytes_of<kType>, 8>(element<kType>(m.data, row * m.ld + column)));
-  });
-}
 /// One value to an f32, f16 or bf16 output.
 __device__ __forceinline__ void store_float(float x, const MatrixOut& m, int64_t at) {
   if (m.type == DType::f32) static_cast<float*>(m.data)[at] = x;
@@ -29,7 +23,7 @@ __device__ __forceinline__ void gather(float (&v)[8], const PoolArgs& a, int64_t
   with_type(a.in.type, [&](auto type) {
     constexpr DType kType = decltype(type)::value;
     const bool is_max = a.pooling == Pooling::max;
-#pragma unroll 4
+#pragma unroll 8
     for (int i = lane; i < length; i += lanes) {
       float f[8];
       unpack<kType>(f, load_raw<bytes_of<kType>, 8>(element<kType>(a.in.data, (token0 + i) * a.in.ld + column)));
@@ -101,24 +95,31 @@ __global__ __launch_bounds__(32 * kDenseWarps) void dense_kernel(const __grid_co
   }
   float sum[kDenseRows] = {};
   with_type(a.weight_type, [&](auto weight_type) {
-    constexpr DType kWeight = decltype(weight_type)::value;
-    for (int i = lane * 8; i < a.inputs; i += 256) {
-      float w[8];
-      unpack<kWeight>(w, load_raw<bytes_of<kWeight>, 8>(element<kWeight>(a.weight, int64_t(output) * a.inputs + i)));
-      if (a.in.type == DType::s8) {
-        float scale[8];
-        load_floats(scale, a.in.scale + i);
+    with_type(a.in.type, [&](auto in_type) {
+      constexpr DType kWeight = decltype(weight_type)::value, kIn = decltype(in_type)::value;
+#pragma unroll 1
+      for (int i = lane * 8; i < a.inputs; i += 256) {
+        const auto raw_w = load_raw<bytes_of<kWeight>, 8>(element<kWeight>(a.weight, int64_t(output) * a.inputs + i));
+        Raw<bytes_of<kIn>, 8> raw_x[kDenseRows];  // all loads before the first use
 #pragma unroll
-        for (int k = 0; k < 8; ++k) w[k] *= scale[k];
+        for (int r = 0; r < kDenseRows; ++r) raw_x[r] = load_raw<bytes_of<kIn>, 8>(element<kIn>(a.in.data, at[r] * a.in.ld + i));
+        float w[8];
+        unpack<kWeight>(w, raw_w);
+        if constexpr (kIn == DType::s8) {
+          float scale[8];
+          load_floats(scale, a.in.scale + i);
+#pragma unroll
+          for (int k = 0; k < 8; ++k) w[k] *= scale[k];
+        }
+#pragma unroll
+        for (int r = 0; r < kDenseRows; ++r) {
+          float x[8];
+          unpack<kIn>(x, raw_x[r]);
+#pragma unroll
+          for (int k = 0; k < 8; ++k) sum[r] = fmaf(w[k], x[k], sum[r]);
+        }
       }
-#pragma unroll
-      for (int r = 0; r < kDenseRows; ++r) {
-        float x[8];
-        load8(x, a.in, at[r], i);
-#pragma unroll
-        for (int k = 0; k < 8; ++k) sum[r] = fmaf(w[k], x[k], sum[r]);
-      }
-    }
+    });
   });
 #pragma unroll
   for (int r = 0; r < kDenseRows; ++r) sum[r] = warp_sum(sum[r]);

@@ -47,26 +47,38 @@ struct Rows {
     });
   }
 
-  /// Adds row `index` of an embedding table to row r.
-  template <bool kFirst>
-  __device__ __forceinline__ void add_table(int r, const void* data, DType table_type, const float* row_scale, int64_t index, int hidden) {
-    with_type(table_type, [&](auto type) {
-      constexpr DType kType = decltype(type)::value;
-      const float scale = kType == DType::s8 ? row_scale[index] : 1.0f;
-      Raw<bytes_of<kType>, V> raw[N];
+  /// Row `index` of an s8 or float table, as loaded.
+  template <DType kType>
+  struct TableRow {
+    Raw<bytes_of<kType>, V> raw[N];
+    float scale;
+    __device__ __forceinline__ void load(const void* data, const float* row_scale, int64_t index, int hidden) {
+      scale = kType == DType::s8 ? row_scale[index] : 1.0f;
 #pragma unroll
       for (int i = 0; i < N; ++i)
         if (column(i) < hidden) raw[i] = load_raw<bytes_of<kType>, V>(element<kType>(data, index * hidden + column(i)));
+        else raw[i] = {};
+    }
+  };
+  template <bool kFirst, DType kType>
+  __device__ __forceinline__ void add_table(int r, const TableRow<kType>& row, int hidden) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        float f[V];
-        unpack<kType>(f, raw[i]);
+    for (int i = 0; i < N; ++i) {
+      float f[V];
+      unpack<kType>(f, row.raw[i]);
 #pragma unroll
-        for (int k = 0; k < V; ++k) {
-          if (column(i) >= hidden) f[k] = 0.0f;
-          x[r][i][k] = kFirst ? f[k] * scale : fmaf(f[k], scale, x[r][i][k]);
-        }
+      for (int k = 0; k < V; ++k) {
+        if (column(i) >= hidden) f[k] = 0.0f;
+        x[r][i][k] = kFirst ? f[k] * row.scale : fmaf(f[k], row.scale, x[r][i][k]);
       }
+    }
+  }
+  template <bool kFirst>
+  __device__ __forceinline__ void add_table(int r, const void* data, DType table_type, const float* row_scale, int64_t index, int hidden) {
+    with_type(table_type, [&](auto type) {
+      TableRow<decltype(type)::value> row;
+      row.load(data, row_scale, index, hidden);
+      add_table<kFirst>(r, row, hidden);
     });
   }
 

@@ -18,7 +18,7 @@ struct NormArgs {
   MatrixOut out[2];              ///< the second is optional
   int64_t tokens = 0;
   int hidden = 0;
-  int rows_per_warp = 0;         ///< 0: chosen from tokens; 1, 2, 4 force (same bits)
+  int rows_per_warp = 0;         ///< 0: chosen; 1 or 2 force the kernel that owns whole rows (same bits)
   bool dependent_launch = false;
 };
 cudaError_t add_norm(const NormArgs& args, cudaStream_t stream) noexcept;

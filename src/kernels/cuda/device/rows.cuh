@@ -82,28 +82,41 @@ struct Rows {
     });
   }
 
-  /// x = (x - mean) / sqrt(var + eps) * gamma + beta.
-  __device__ __forceinline__ void normalize(const float* gamma, const float* beta, float eps, int hidden) {
+  /// x -= mean; rstd = 1 / sqrt(var + eps). Sums run in V interleaved chains, then over the chains, then over the lanes.
+  __device__ __forceinline__ void center(float (&rstd)[kRows], float eps, int hidden) {
     const float inv = 1.0f / float(hidden);
-    float rstd[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      float sum = 0.0f;
+      float sum[V];
 #pragma unroll
-      for (int i = 0; i < N; ++i)
+      for (int k = 0; k < V; ++k) sum[k] = x[r][0][k];
 #pragma unroll
-        for (int k = 0; k < V; ++k) sum += x[r][i][k];
-      const float mean = warp_sum(sum) * inv;
-      float squares = 0.0f;
+      for (int i = 1; i < N; ++i)
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum[k] += x[r][i][k];
+      const float mean = warp_sum(fold(sum)) * inv;
 #pragma unroll
       for (int i = 0; i < N; ++i)
 #pragma unroll
         for (int k = 0; k < V; ++k) {
           x[r][i][k] = column(i) < hidden ? x[r][i][k] - mean : 0.0f;
-          squares = fmaf(x[r][i][k], x[r][i][k], squares);
+          sum[k] = i == 0 ? x[r][i][k] * x[r][i][k] : fmaf(x[r][i][k], x[r][i][k], sum[k]);
         }
-      rstd[r] = 1.0f / sqrtf(warp_sum(squares) * inv + eps);
+      rstd[r] = rsqrtf(fmaf(warp_sum(fold(sum)), inv, eps));
     }
+  }
+  __device__ __forceinline__ static float fold(float (&sum)[V]) {
+#pragma unroll
+    for (int n = V / 2; n > 0; n /= 2)
+#pragma unroll
+      for (int k = 0; k < n; ++k) sum[k] += sum[k + n];
+    return sum[0];
+  }
+
+  /// x = (x - mean) / sqrt(var + eps) * gamma + beta.
+  __device__ __forceinline__ void normalize(const float* gamma, const float* beta, float eps, int hidden) {
+    float rstd[kRows];
+    center(rstd, eps, hidden);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       if (column(i) >= hidden) continue;

@@ -604,7 +604,7 @@ struct AttentionSet {
   Device<int8_t> qkv, out;
 };
 
-void time_attention_s8(const char* name, const std::vector<int>& lengths, int heads, int d, const std::vector<int>& pieces, int max_length = 0, int variant = 0) {
+void time_attention_s8(const char* name, const std::vector<int>& lengths, int heads, int d, const std::vector<int>& pieces, int max_length = 0) {
   const Batch batch(lengths);
   const int hidden = heads * d;
   std::vector<AttentionSet> sets(4);
@@ -617,7 +617,7 @@ void time_attention_s8(const char* name, const std::vector<int>& lengths, int he
     AttentionS8Args a;
     a.q_ld = a.k_ld = a.v_ld = 3 * hidden;
     a.offsets = batch.device_offsets.p, a.score_scale = score_scale.p, a.context_scale = context_scale.p, a.out_inv_scale = inv.p, a.out_ld = hidden;
-    a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = std::max(max_length, batch.max_length), a.queries_per_block = p, a.variant = variant;
+    a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = std::max(max_length, batch.max_length), a.queries_per_block = p;
     const auto run = [&](bool rotate, bool dependent) {
       return time_graph([&](cudaStream_t s, int i) {
         const AttentionSet& set = sets[rotate ? i % 4 : 0];
@@ -626,7 +626,7 @@ void time_attention_s8(const char* name, const std::vector<int>& lengths, int he
       });
     };
     const double hot = run(false, false), dep = run(false, true), rot = run(true, true);
-    std::printf("attention_s8 %-14s d%-3d %-28s v%d pieces %-4d hot %7.2f  hot,pdl %7.2f  rot,pdl %7.2f us  %6.0f TOPS\n", name, d, attention_s8_kernel(a), variant, p, hot, dep, rot,
+    std::printf("attention_s8 %-14s d%-3d %-28s pieces %-4d hot %7.2f  hot,pdl %7.2f  rot,pdl %7.2f us  %6.0f TOPS\n", name, d, attention_s8_kernel(a), p, hot, dep, rot,
                 ops / dep * 1e-6);
   }
 }
@@ -734,9 +734,9 @@ int time_all() {
   std::printf("%s, %d SMs\n", prop.name, prop.multiProcessorCount);
   std::vector<int> mnli(205);
   for (auto& l : mnli) l = std::clamp(int(-28.0f * std::log(real(1e-6f, 1.0f))) + 12, 8, 128);
-  for (int v : {0, 1}) time_attention_s8("32x256", std::vector<int>(32, 256), 12, 64, {64, 128, 256}, 0, v);
-  for (int v : {0, 1}) time_attention_s8("32x128", std::vector<int>(32, 128), 12, 64, {64, 128}, 0, v);
-  for (int v : {0, 1}) time_attention_s8("128x128", std::vector<int>(128, 128), 12, 64, {64, 128}, 0, v);
+  time_attention_s8("32x256", std::vector<int>(32, 256), 12, 64, {0, 64, 128, 256});
+  time_attention_s8("32x128", std::vector<int>(32, 128), 12, 64, {64, 128});
+  time_attention_s8("128x128", std::vector<int>(128, 128), 12, 64, {64, 128});
   time_attention_s8("8x128", std::vector<int>(8, 128), 12, 64, {0, 64});
   time_attention_s8("1x16", {16}, 12, 64, {0});
   time_attention_s8("1x128", {128}, 12, 64, {0, 64});

@@ -36,7 +36,6 @@ struct AttentionS8Args {
   int rows = 0, heads = 0, head_dim = 0;
   int max_length = 0;                     ///< no row is longer; chooses the kernel and bounds the grid
   int queries_per_block = 0;              ///< 0: chosen from rows, heads, max_length; else a multiple of 64
-  int variant = 0;                        ///< laboratory
   bool dependent_launch = false;
 };
 cudaError_t attention_s8(const AttentionS8Args& args, cudaStream_t stream) noexcept;

@@ -72,41 +72,27 @@ __device__ __forceinline__ void transpose_write(const uint32_t (&f)[kCount][4], 
                     __byte_perm(f[i][0], f[i][1], 0x7531), __byte_perm(f[i][2], f[i][3], 0x7531));
 }
 
-/// 16 queries as they lie in global memory: 16 (D = 32: 8) neighbouring bytes of rows g and g + 8. Queries past the end repeat the last one.
+/// Operands of 16 queries, from global memory; queries past the end repeat the last one. `zero` is 0, unknown to the compiler, which
+/// otherwise leaves the words where they were loaded and moves them together before every use.
 template <int D>
-struct RawQueries {
-  static constexpr int kPieces = D == 32 ? 1 : D / 64, kWords = D == 32 ? 2 : 4;
-  uint32_t w[2][kPieces][kWords];
-
-  __device__ __forceinline__ void load(const int8_t* base, int64_t ld, int first, int length) {
-    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+__device__ __forceinline__ void load_queries(uint32_t (&q)[D / 32][4], const int8_t* base, int64_t ld, int first, int length, uint32_t zero) {
+  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+  const int8_t* row0 = base + int64_t(min(first + g, length - 1)) * ld;
+  const int8_t* row1 = base + int64_t(min(first + g + 8, length - 1)) * ld;
+  if constexpr (D == 32) {
+    const uint2 a = *reinterpret_cast<const uint2*>(row0 + t * 8), b = *reinterpret_cast<const uint2*>(row1 + t * 8);
+    q[0][0] = a.x, q[0][1] = b.x, q[0][2] = a.y, q[0][3] = b.y;
+  } else {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int8_t* row = base + int64_t(min(first + g + 8 * h, length - 1)) * ld;
-      if constexpr (D == 32) {
-        const uint2 v = *reinterpret_cast<const uint2*>(row + t * 8);
-        w[h][0][0] = v.x, w[h][0][1] = v.y;
-      } else {
-#pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-          const uint4 v = *reinterpret_cast<const uint4*>(row + i * 64 + t * 16);
-          w[h][i][0] = v.x, w[h][i][1] = v.y, w[h][i][2] = v.z, w[h][i][3] = v.w;
-        }
-      }
+    for (int i = 0; i < D / 64; ++i) {
+      const uint4 a = *reinterpret_cast<const uint4*>(row0 + i * 64 + t * 16), b = *reinterpret_cast<const uint4*>(row1 + i * 64 + t * 16);
+      q[2 * i][0] = a.x, q[2 * i][1] = b.x, q[2 * i][2] = a.y, q[2 * i][3] = b.y;
+      q[2 * i + 1][0] = a.z, q[2 * i + 1][1] = b.z, q[2 * i + 1][2] = a.w, q[2 * i + 1][3] = b.w;
     }
   }
-  /// The operands. `zero` is 0, unknown to the compiler, which otherwise leaves the words where they were loaded and moves them together before
-  /// every use.
-  __device__ __forceinline__ void operands(uint32_t (&q)[D / 32][4], uint32_t zero) const {
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i)
-#pragma unroll
-      for (int k = 0; k < kWords / 2; ++k) {
-        q[i * kWords / 2 + k][0] = w[0][i][2 * k] ^ zero, q[i * kWords / 2 + k][1] = w[1][i][2 * k] ^ zero;
-        q[i * kWords / 2 + k][2] = w[0][i][2 * k + 1] ^ zero, q[i * kWords / 2 + k][3] = w[1][i][2 * k + 1] ^ zero;
-      }
-  }
-};
+  for (int i = 0; i < D / 8; ++i) q[i / 4][i % 4] ^= zero;
+}
 
 /// A value that the compiler keeps in a register instead of computing it again at each use.
 __device__ __forceinline__ uint32_t keep(uint32_t x) { return __shfl_sync(0xffffffffu, x, threadIdx.x & 31); }
@@ -341,10 +327,10 @@ __device__ __forceinline__ Block find_block(const S8Params& p) {
 }
 
 template <bool kGeneral>
-__device__ __forceinline__ Exponent make_exponent(const AttentionS8Args& a, const Block& b, float c, int first) {
+__device__ __forceinline__ Exponent make_exponent(const AttentionS8Args& a, const Block& b, int first) {
   const int lane = threadIdx.x & 31, g = lane >> 2;
   Exponent e;
-  e.c = c;
+  e.c = a.score_scale[b.head] * kLog2e;
   e.bias[0] = e.bias[1] = nullptr;
   if (kGeneral && a.bias) {
     const float* base = a.bias + b.head * a.bias_head_stride;
@@ -409,18 +395,14 @@ __device__ __forceinline__ void zero(uint32_t (&s)[n][4]) {
 /// All query tiles first, first + step, ... of a warp, over `blocks` <= kBlocks blocks of 32 keys from key0 on. Each block's branch holds the
 /// products of the next block beside its own exponentials (and P V of the block before beside its own quantization), so that tensor cores,
 /// exponentials and arithmetic overlap; without the branches the compiler issues all products first and runs out of registers.
-/// k_ready() waits for K; turn_v() makes V ready and is called once, by every warp, after the first scores.
-template <int D, int kBlocks, int kSplit, bool kGeneral, bool kFused, typename KReady, typename TurnV>
+/// turn_v() makes V ready; it is called once, by every warp, after the first scores.
+template <int D, int kBlocks, int kSplit, bool kGeneral, bool kFused, typename TurnV>
 __device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Block& b, const float* multipliers, uint32_t k_part, uint32_t v_part,
-                                              int key0, int blocks, int first, int step, const Group& w, KReady&& k_ready, TurnV&& turn_v) {
+                                              int key0, int blocks, int first, int step, const Group& w, TurnV&& turn_v) {
   [[maybe_unused]] const int lane = threadIdx.x & 31;
   const int8_t* q_base = a.q + b.token0 * a.q_ld + int64_t(b.head) * D;
   const LaneOffsets offsets = lane_offsets<D>();
   constexpr int kLead = kBlocks / 2;  // P V starts when quantization has freed the registers for its sums
-  RawQueries<D> raw;  // of the next tile: loaded while K arrives, then during P V, where registers are free
-  raw.load(q_base, a.q_ld, first, b.length);
-  const float c = a.score_scale[b.head] * kLog2e;
-  k_ready();
   bool v_ready = false;
   for (; first < b.end_query || !v_ready; first += step) {
     const bool active = first < b.end_query;
@@ -431,8 +413,8 @@ __device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Bl
     float r[2];
     if (active) {
       uint32_t q[D / 32][4];
-      raw.operands(q, unsigned(a.rows) >> 31);
-      Exponent e = make_exponent<kGeneral>(a, b, c, first);
+      load_queries<D>(q, q_base, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
+      Exponent e = make_exponent<kGeneral>(a, b, first);
       float sum[2][2] = {};
       score_block<D>(s[0], q, k_part, offsets);
 #pragma unroll
@@ -490,7 +472,6 @@ __device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Bl
       v_ready = true;
     }
     if (!active) break;
-    if (first + step < b.end_query) raw.load(q_base, a.q_ld, first + step, b.length);
     uint32_t acc[D / 8][4];
     const uint32_t start = kGeneral || w.part > 0 ? 0u : kMagicBits;
     if constexpr (!kFused) {
@@ -498,7 +479,7 @@ __device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Bl
 #pragma unroll
       for (int i = 1; i < kBlocks; ++i)
         if (i < blocks) context_block<D, false>(acc, packed[i], v_part + i * 32 * D, offsets, 0);
-    } else {
+    } else {  // quantization beside P V
 #pragma unroll
     for (int i = 0; i < kLead; ++i) quantize_block<kGeneral>(packed[i], s[i], r, high);  // of zeros where there is no block
 #pragma unroll
@@ -565,11 +546,9 @@ __global__ __launch_bounds__(kThreads, kPerSm) void attention_s8_resident(const 
     load_rows<D, true, 32>(v_warp, a.v + b.token0 * a.v_ld + head0, a.v_ld, 0, padded, b.length);
     copy_commit();
     load_multipliers<D, 32>(multipliers, a, b.head);
-    const auto k_ready = [] {
-      copy_wait<1>();
-      __syncwarp();
-    };
-    serve_queries<D, 2, 1, kGeneral, true>(a, b, multipliers, k_warp, v_warp, 0, padded / 32, 0, 16, Group{}, k_ready, [&] {
+    copy_wait<1>();
+    __syncwarp();
+    serve_queries<D, 2, 1, kGeneral, true>(a, b, multipliers, k_warp, v_warp, 0, padded / 32, 0, 16, Group{}, [&] {
       copy_wait<0>();
       __syncwarp();
 #pragma unroll 1
@@ -607,13 +586,11 @@ __global__ __launch_bounds__(kThreads, kPerSm) void attention_s8_resident(const 
     }
     __syncthreads();
   };
-  const auto k_ready = [] {
-    copy_wait<1>();
-    __syncthreads();
-  };
+  copy_wait<1>();
+  __syncthreads();
   serve_queries<D, kBlocks, kSplit, kGeneral, kFused>(a, b, multipliers, k_shared + key0 * D, v_shared + key0 * D, key0,
                                               min(kBlocks, padded / 32 - w.part * kBlocks), b.first_query + w.group * 16, 16 * (kWarps / kSplit), w,
-                                              k_ready, turn_v);
+                                              turn_v);
 }
 
 constexpr int kStreamWarps = 8, kStreamThreads = 32 * kStreamWarps, kTileKeys = 128;
@@ -677,10 +654,8 @@ __global__ __launch_bounds__(kStreamThreads, D == 128 ? 1 : 2) void attention_s8
     const int first = base + warp * 16;
     const bool active = first < b.end_query;
     uint32_t q[D / 32][4];
-    RawQueries<D> raw;
-    raw.load(a.q + b.token0 * a.q_ld + head0, a.q_ld, first, b.length);
-    raw.operands(q, unsigned(a.rows) >> 31);
-    Exponent e = make_exponent<kGeneral>(a, b, a.score_scale[b.head] * kLog2e, first);
+    load_queries<D>(q, a.q + b.token0 * a.q_ld + head0, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
+    Exponent e = make_exponent<kGeneral>(a, b, first);
     const auto exponentials = [&](uint32_t (&s)[2][4][4], uint32_t k_step, int key) {
       score_block<D>(s[0], q, k_step, offsets);
       score_block<D>(s[1], q, k_step + 32 * D, offsets);
@@ -776,12 +751,9 @@ cudaError_t run_attention_s8(const AttentionS8Args& a, cudaStream_t stream) {
     return launch(kernel, dim3(blocks), dim3(threads), bytes, stream, a.dependent_launch, p);
   };
   if (a.max_length <= 64) return go(attention_s8_resident<D, 2, 1, kGeneral, 4, true>, ResidentLayout<D, 2, 1>::kBytes, kThreads, 64, 396);
-  if (a.max_length <= 128) {
-    return go(attention_s8_resident<D, 4, 1, kGeneral, 4, false>, ResidentLayout<D, 4, 1>::kBytes, kThreads, 64, 264);
-  }
-  if (a.max_length <= 256) {
+  if (a.max_length <= 128) return go(attention_s8_resident<D, 4, 1, kGeneral, 4, false>, ResidentLayout<D, 4, 1>::kBytes, kThreads, 64, 264);
+  if (a.max_length <= 256)
     return go(attention_s8_resident<D, 8, 1, kGeneral, D == 128 ? 2 : 3, false>, ResidentLayout<D, 8, 1>::kBytes, kThreads, 64, 264);
-  }
   if (a.max_length <= 512 && ResidentLayout<D, 8, 2>::kBytes <= shared_limit())
     return go(attention_s8_resident<D, 8, 2, kGeneral, D == 128 ? 1 : kGeneral ? 2 : 3, false>, ResidentLayout<D, 8, 2>::kBytes, kThreads, 32, 264);
   return go(attention_s8_streamed<D, kGeneral>, streamed_bytes<D>(), kStreamThreads, 128, 264);

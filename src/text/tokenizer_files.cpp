@@ -60,7 +60,9 @@ void append_added_tokens(const fs::path& folder, const json& map, json& added) {
     if (id.is_number_integer()) tokens.emplace_back(id.get<int64_t>(), content);
   std::sort(tokens.begin(), tokens.end());
   json extra = map.contains("additional_special_tokens") ? map["additional_special_tokens"] : json::array();
-  for (const auto& [id, content] : tokens) {
+  for (const auto& entry : tokens) {  // clang 14 cannot capture structured bindings
+    const int64_t id = entry.first;
+    const std::string& content = entry.second;
     bool known = std::any_of(added.begin(), added.end(), [&](const json& token) { return token["content"] == content; });
     if (known) continue;
     bool special = std::any_of(extra.begin(), extra.end(), [&](const json& token) { return token == content || (token.is_object() && token.value("content", json()) == content); });

@@ -31,6 +31,10 @@ std::vector<BenchResult> bench_interleaved(std::vector<Session*> sessions, int64
 /// Times a pass over real rows in file order, `batch` rows a call.
 BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch, const BenchOptions& options = {});
 
+/// The same for several sessions in turns, batch by batch; each has its own encoding of the rows.
+std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions, const std::vector<std::vector<Encoding>>& rows, int64_t batch,
+                                                const BenchOptions& options = {});
+
 /// "[NAME] mean=..ms, sd=..ms, min=..ms, max=..ms, median=..ms, 95p=..ms, 99p=..ms": the reference's line.
 std::string timing_line(const std::string& name, const BenchResult& result);
 

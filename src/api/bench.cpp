@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <numeric>
 #include <random>
 
 #include "api/state.h"
@@ -116,35 +117,54 @@ BenchResult bench_shape(Session& session, int64_t batch, int64_t seq, const Benc
   return bench_interleaved({&session}, batch, seq, options).front();
 }
 
-BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch, const BenchOptions& options) {
-  if (rows.empty() || batch < 1)
-    fail(ErrorCode::invalid_argument, {.what = "cannot time the data", .expected = "expected at least one row and a batch of at least one"});
-  std::vector<OwnedBatch> batches;
-  int64_t tokens = 0;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    if (r % static_cast<size_t>(batch) == 0) batches.emplace_back();
-    batches.back().add(rows[r]);
-    tokens += rows[r].size();
+std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions, const std::vector<std::vector<Encoding>>& rows, int64_t batch,
+                                                const BenchOptions& options) {
+  OCTET_CHECK(sessions.size() == rows.size(), "one list of rows a session");
+  std::vector<std::vector<OwnedBatch>> inputs;
+  std::vector<BenchResult> results;
+  int warmup = 0;
+  size_t calls = 0;
+  for (size_t s = 0; s < sessions.size(); ++s) {
+    if (rows[s].empty() || batch < 1)
+      fail(ErrorCode::invalid_argument, {.what = "cannot time the data", .expected = "expected at least one row and a batch of at least one"});
+    std::vector<OwnedBatch> batches;
+    int64_t tokens = 0;
+    for (size_t r = 0; r < rows[s].size(); ++r) {
+      if (r % static_cast<size_t>(batch) == 0) batches.emplace_back();
+      batches.back().add(rows[s][r]);
+      tokens += rows[s][r].size();
+    }
+    calls = std::max(calls, batches.size());
+    inputs.push_back(std::move(batches));
+    results.push_back(describe(sessions[s]->plan(), batch, static_cast<double>(tokens) / static_cast<double>(rows[s].size())));
+    warmup = std::max(warmup, warmup_calls(sessions[s]->plan(), options));
   }
-  int warmup = warmup_calls(session.plan(), options);
-  for (int i = 0; i < warmup; ++i) session.run(batches[static_cast<size_t>(i) % batches.size()].view());
-  // Every pass goes over all rows; each batch is a sample.
-  std::vector<double> samples;
-  double total = 0;
+  for (size_t i = 0; i < static_cast<size_t>(warmup); ++i)
+    for (size_t s = 0; s < sessions.size(); ++s) sessions[s]->run(inputs[s][i % inputs[s].size()].view());
+  // Every pass goes over all rows, and each batch is a sample.
+  std::vector<std::vector<double>> samples(sessions.size());
+  auto begin = Clock::now();
   int64_t passes = 0;
   do {
-    for (const OwnedBatch& one : batches) {
-      auto start = Clock::now();
-      session.run(one.view());
-      samples.push_back(milliseconds(start));
-      total += samples.back();
-    }
+    for (size_t i = 0; i < calls; ++i)
+      for (size_t s = 0; s < sessions.size(); ++s) {
+        if (i >= inputs[s].size()) continue;
+        auto start = Clock::now();
+        sessions[s]->run(inputs[s][i].view());
+        samples[s].push_back(milliseconds(start));
+      }
     ++passes;
-  } while (options.repeats > 0 ? passes < options.repeats : total < options.seconds * 1e3);
-  BenchResult result = describe(session.plan(), batch, static_cast<double>(tokens) / static_cast<double>(rows.size()));
-  fill(&result, samples, static_cast<double>(batch));
-  result.rows_per_s = total > 0 ? static_cast<double>(rows.size()) * static_cast<double>(passes) / total * 1e3 : 0;
-  return result;
+  } while (options.repeats > 0 ? passes < options.repeats : milliseconds(begin) < options.seconds * 1e3 * static_cast<double>(sessions.size()));
+  for (size_t s = 0; s < sessions.size(); ++s) {
+    fill(&results[s], samples[s], static_cast<double>(batch));
+    double total = std::accumulate(samples[s].begin(), samples[s].end(), 0.0);
+    results[s].rows_per_s = total > 0 ? static_cast<double>(rows[s].size()) * static_cast<double>(passes) / total * 1e3 : 0;
+  }
+  return results;
+}
+
+BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch, const BenchOptions& options) {
+  return bench_rows_interleaved({&session}, {rows}, batch, options).front();
 }
 
 std::string timing_line(const std::string& name, const BenchResult& r) {

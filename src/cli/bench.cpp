@@ -53,14 +53,16 @@ class Bench {
   }
 
   void rows(const Dataset& data) {
-    std::vector<BenchResult> results;
+    std::vector<std::vector<Encoding>> rows;
+    std::vector<Session*> sessions;
     for (size_t m = 0; m < sessions_.size(); ++m) {
       EncodedRows encoded = encode_rows(plans_[m], data, options_.max_length, options_.limit, options_.threads);
       note_truncated(console_, encoded.truncated, static_cast<int64_t>(encoded.rows.size()),
                      options_.max_length > 0 ? options_.max_length : plans_[m].info().max_length);
-      results.push_back(bench_rows(sessions_[m], encoded.rows, options_.batch, options_.how));
+      rows.push_back(std::move(encoded.rows));
+      sessions.push_back(&sessions_[m]);
     }
-    add(std::move(results));
+    add(bench_rows_interleaved(sessions, rows, options_.batch, options_.how));
   }
 
   void finish() const {

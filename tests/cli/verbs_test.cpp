@@ -218,6 +218,7 @@ TEST_F(Verbs, BenchHasALineForEveryModelAndShape) {
   Json rows = ask("bench model --data data.tsv --batch 4 --repeats 2");
   ASSERT_EQ(rows.size(), 1u);
   EXPECT_EQ(rows[0].at("runs"), 6);  // two passes of three batches
+  EXPECT_EQ(ask("bench model int8.octet --data data.tsv --batch 4 --repeats 1").size(), 2u);
   Ran table = octet("bench model int8.octet --shapes 1x8 --repeats 3");
   EXPECT_NE(table.out.find("95p="), std::string::npos);
   EXPECT_NE(table.out.find("1.00x"), std::string::npos);

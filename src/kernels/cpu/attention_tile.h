@@ -28,7 +28,7 @@ struct HeadBuffers {
     padded = pad_to(length, kColumns);
     int64_t at = 0;
     auto take = [&](int64_t size) {
-      unsigned char* p = scratch + at;
+      unsigned char* p = scratch == nullptr ? nullptr : scratch + at;  // null when only `bytes` is wanted
       at += pad_to(size, 64);
       return p;
     };

@@ -24,7 +24,7 @@ namespace {
 
 using namespace octet;
 
-struct BatchShape {
+struct Batching {
   int64_t batch, length;
 };
 
@@ -50,7 +50,7 @@ double percentile(std::vector<double> values, double p) {
 }
 
 // Replays with rotating inputs; milliseconds as the stream sees them.
-std::vector<double> replay(Executor& executor, const BatchShape& shape, int64_t vocabulary, int repeats) {
+std::vector<double> replay(Executor& executor, const Batching& shape, int64_t vocabulary, int repeats) {
   std::vector<OwnedBatch> inputs;
   for (uint32_t i = 0; i < 4; ++i) inputs.push_back(batch_of(random_rows(shape.batch, shape.length, vocabulary, 100 + i)));
   std::vector<double> samples;
@@ -66,13 +66,13 @@ std::vector<double> replay(Executor& executor, const BatchShape& shape, int64_t 
   return samples;
 }
 
-double tops(const Program& program, const BatchShape& shape) {
+double tops(const Program& program, const Batching& shape) {
   double macs = 0;
   for (const Step& step : program.steps) macs += static_cast<double>(shape.batch) * multiply_accumulates(program, step, shape.length);
   return 2e-12 * macs;
 }
 
-void print_steps(Executor& executor, const BatchShape& shape, int64_t vocabulary, double peak) {
+void print_steps(Executor& executor, const Batching& shape, int64_t vocabulary, double peak) {
   OwnedBatch batch = batch_of(random_rows(shape.batch, shape.length, vocabulary, 5));
   Batch b = batch.view();
   executor.bind({b.ids, b.offsets, b.type_ids});
@@ -188,7 +188,7 @@ int main(int argc, char** argv) {
       else if (flag == "--steps") steps = true;
       else if (flag == "--check") check = true;
     }
-    std::vector<BatchShape> shapes;
+    std::vector<Batching> shapes;
     std::stringstream list(shapes_text);
     for (std::string item; std::getline(list, item, ',');) {
       size_t x = item.find('x');
@@ -224,7 +224,7 @@ int main(int argc, char** argv) {
     auto pool = std::make_shared<ThreadPool>(1);
     Executor a(int8.state()->prepared(), pool), b(fp16.state()->prepared(), pool);
     fmt::print("{:<10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9}\n", "shape", "INT8 ms", "5p", "95p", "FP16 ms", "INT8 x", "TOPS", "arena MB");
-    for (const BatchShape& shape : shapes) {
+    for (const Batching& shape : shapes) {
       std::vector<double> x = replay(a, shape, vocabulary, repeats), y = replay(b, shape, vocabulary, repeats);
       double median = percentile(x, 0.5), half = percentile(y, 0.5);
       fmt::print("{:<10} {:>9.4f} {:>9.4f} {:>9.4f} {:>9.4f} {:>8.2f} {:>8.0f} {:>9.1f}\n", fmt::format("{}x{}", shape.batch, shape.length), median,
@@ -232,7 +232,7 @@ int main(int argc, char** argv) {
                  static_cast<double>(a.arena_bytes()) / 1e6);
     }
     if (steps)
-      for (const BatchShape& shape : {shapes.front(), shapes.back()}) {
+      for (const Batching& shape : {shapes.front(), shapes.back()}) {
         fmt::print("INT8 {}x{} by step, each alone\n", shape.batch, shape.length);
         print_steps(a, shape, vocabulary, 1979);
         fmt::print("FP16 {}x{} by step, each alone\n", shape.batch, shape.length);

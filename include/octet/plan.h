@@ -32,8 +32,8 @@ struct CompileOptions {
   bool float_embeddings = false;  ///< keep embedding tables in float (INT8 stores them with one scale a row)
   /// Build the fake-quant graph on float kernels instead: what INT8 should compute, node by node.
   bool simulate = false;
-  int64_t max_tokens = 0;  ///< CUDA: most tokens of a batch, bounds the arena; 0 = 16384
-  int64_t max_length = 0;  ///< most tokens of a text; 0 = the model's
+  int64_t max_tokens = 0;  ///< most tokens of a batch, which bounds the arena; longer ones are refused; 0 = 16384 on CUDA, any on a CPU
+  int64_t max_length = 0;  ///< most tokens of a text; longer ones are refused; 0 = the model's
 };
 
 /// One step of a plan.

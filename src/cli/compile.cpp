@@ -73,7 +73,7 @@ void add_compile(CLI::App& app, Console& console) {
   verb->add_option("--device", source.device, "cpu, cuda or a target by name (default: cpu)");
   verb->add_flag("--float-embeddings", source.float_embeddings, "Keep embedding tables in float");
   verb->add_option("--max-length", source.max_length, "Most tokens of a text (default: the model's)")->check(CLI::NonNegativeNumber);
-  verb->add_option("--max-tokens", source.max_tokens, "GPU: most tokens of a batch (default: 16384)")->check(CLI::NonNegativeNumber);
+  verb->add_option("--max-tokens", source.max_tokens, "Most tokens of a batch, bounds the scratch memory (default: 16384 on a GPU, any on a CPU)")->check(CLI::NonNegativeNumber);
   verb->add_option("-o,--output", options->output, "The .octet file")->required();
   verb->callback([options, &console] { compile_verb(*options, console); });
 }

@@ -286,6 +286,9 @@ struct Executor::State {
       fail(ErrorCode::invalid_argument, {.what = "cannot run this batch", .expected = expected, .hint = hint});
     };
     if (b.offsets.size() < 2) refuse("expected at least one row, got an empty batch");
+    if (program->max_tokens > 0 && static_cast<int64_t>(b.ids.size()) > program->max_tokens)
+      refuse("the plan takes batches of at most " + std::to_string(program->max_tokens) + " tokens, got " + std::to_string(b.ids.size()),
+             "split the batch, or compile with a larger --max-tokens");
     if (b.offsets.front() != 0) refuse("expected offsets to start at 0, got " + std::to_string(b.offsets.front()));
     if (b.offsets.back() != static_cast<int64_t>(b.ids.size()))
       refuse("expected the last offset to be the number of ids (" + std::to_string(b.ids.size()) + "), got " + std::to_string(b.offsets.back()));
@@ -296,6 +299,9 @@ struct Executor::State {
         refuse("row " + std::to_string(r) + " has " + std::to_string(length) + " tokens, the model has " + std::to_string(program->positions) +
                    " positions",
                "truncate the text (--max-length)");
+      if (program->max_length > 0 && length > program->max_length)
+        refuse("row " + std::to_string(r) + " has " + std::to_string(length) + " tokens, the plan takes " + std::to_string(program->max_length),
+               "truncate the text, or compile with a larger --max-length");
     }
     if (!b.type_ids.empty() && b.type_ids.size() != b.ids.size())
       refuse("expected as many type ids as ids (" + std::to_string(b.ids.size()) + "), got " + std::to_string(b.type_ids.size()));

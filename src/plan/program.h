@@ -66,6 +66,8 @@ struct Program {
   int64_t vocabulary = 0;      ///< ids must be below
   int64_t types = 1;           ///< type ids must be below
   int64_t positions = 0;       ///< rows of the position table, 0 when there is none
+  int64_t max_tokens = 0;      ///< most tokens of a batch, 0 = any: bounds the arena
+  int64_t max_length = 0;      ///< most tokens of a row, 0 = any
 
   double number(const Step& step, const char* key, double fallback) const {
     auto found = step.numbers.find(key);

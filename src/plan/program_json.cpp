@@ -347,6 +347,8 @@ json to_json(const Program& program) {
   out["vocabulary"] = program.vocabulary;
   out["types"] = program.types;
   out["positions"] = program.positions;
+  out["max_tokens"] = program.max_tokens;
+  out["max_length"] = program.max_length;
   out["inputs"] = program.inputs;
   for (const auto& [name, id] : program.outputs) out["outputs"].push_back({name, id});
   for (const Buffer& b : program.buffers)
@@ -376,6 +378,8 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
   program.vocabulary = json_get<int64_t>(in, "vocabulary", where);
   program.types = json_get<int64_t>(in, "types", where);
   program.positions = json_get<int64_t>(in, "positions", where);
+  program.max_tokens = json_get<int64_t>(in, "max_tokens", where);
+  program.max_length = json_get<int64_t>(in, "max_length", where);
   auto bad = [&](const std::string& what) { fail(ErrorCode::corrupt, {.what = what, .where = "in " + where}); };
   for (const json& b : json_get<json>(in, "buffers", where)) {
     Buffer buffer;

@@ -79,5 +79,25 @@ TEST(Executor, RefusesBadBatches) {
   }
 }
 
+TEST(Executor, KeepsToThePlansLimits) {
+  Program program = lower(test::TinyEncoder{}.build(), {.target = scalar()});
+  program.max_tokens = 20;
+  program.max_length = 12;
+  program = program_from_json(to_json(program), program.weights, "test");
+  Executor executor(std::make_shared<Program>(program), std::make_shared<ThreadPool>(1), scalar());
+  auto message = [&](const std::vector<int>& lengths) -> std::string {
+    test::RandomBatch batch(lengths, 50, 3);
+    try {
+      executor.bind({batch.ids, batch.offsets, batch.types});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message({12, 8}), "");
+  EXPECT_NE(message({12, 9}).find("at most 20 tokens, got 21"), std::string::npos);
+  EXPECT_NE(message({13}).find("13 tokens, the plan takes 12"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace octet

@@ -1,8 +1,8 @@
 // Scalar GEMM: y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), requantized when y is 8-bit.
 //
 // 8-bit: the accumulator is exact in 32 bits; column_offset is subtracted from it; then rescale or rescale_row of int8.h with bias 0
-// where there is none. Floats: products are summed in 16 interleaved lanes (free order: float plans agree within rounding), then bias
-// is added. Packed weights are the row-major matrix as it is. Work is split over the rows of y.
+// where there is none. Floats: products are summed in f64 (float plans agree within rounding), then bias is
+// added. Packed weights are the row-major matrix as it is. Work is split over the rows of y.
 #include "kernels/ref/scalar.h"
 #include "kernels/rows.h"
 
@@ -44,26 +44,24 @@ void run_int(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcep
   });
 }
 
-float dot(const float* x, const float* w, int64_t k) noexcept {
-  float lanes[int8::kLanes] = {};
-  int64_t i = 0;
-  for (; i + int8::kLanes <= k; i += int8::kLanes)
-    for (int l = 0; l < int8::kLanes; ++l) lanes[l] += x[i + l] * w[i + l];
-  for (; i < k; ++i) lanes[i % int8::kLanes] += x[i] * w[i];
-  return int8::fold_lanes(lanes);
+// Sums in f64: the yardstick of the float rows, and of the simulated graph.
+double dot(const float* x, const float* w, int64_t k) noexcept {
+  double sum = 0.0;
+  for (int64_t i = 0; i < k; ++i) sum += static_cast<double>(x[i]) * w[i];
+  return sum;
 }
 
 void run_float(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
   parallel(launch, a.m, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t j = 0; j < d.n; ++j) {
-        float sum = 0.0f;
+        double sum = 0.0;
         if (d.x == DType::f32)
           sum = dot(static_cast<const float*>(a.x) + i * a.ldx, reinterpret_cast<const float*>(a.packed) + j * d.k, d.k);
         else
-          for (int64_t c = 0; c < d.k; ++c) sum += load(a.x, d.x, i * a.ldx + c) * load(a.packed, d.w, j * d.k + c);
+          for (int64_t c = 0; c < d.k; ++c) sum += static_cast<double>(load(a.x, d.x, i * a.ldx + c)) * load(a.packed, d.w, j * d.k + c);
         if (d.bias) sum += a.bias[j];
-        store(a.y, d.y, i * a.ldy + j, activate(d.activation, sum), a.requant, j);
+        store(a.y, d.y, i * a.ldy + j, activate(d.activation, static_cast<float>(sum)), a.requant, j);
       }
   });
 }

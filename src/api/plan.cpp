@@ -92,7 +92,7 @@ Plan compile(const Model& model, const CompileOptions& options) {
     facts["ranges"] = quantize_graph(graph, quantize);
   }
   auto program = std::make_shared<Program>(
-      lower(graph, {.target = state->target, .float_type = float_type(options, state->target), .fuse = !options.simulate}));
+      lower(graph, {.target = state->target, .float_type = float_type(options, state->target), .fuse = !options.simulate, .exact = options.simulate}));
   constexpr int64_t kTokensOnGpu = 16384;
   program->max_tokens = options.max_tokens > 0 ? options.max_tokens : state->target.device == DeviceKind::cuda ? kTokensOnGpu : 0;
   program->max_length = options.max_length;

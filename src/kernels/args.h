@@ -39,6 +39,7 @@ struct GemmDesc {
   bool bias = true;
   bool column_offset = false;  ///< x has a zero point: column_offset[n] = zero_point * sum_k w[n,k] is subtracted from the accumulator
   Activation activation = Activation::none;
+  bool exact = false;          ///< f32 products summed in f64 (the simulated graph)
   bool operator==(const GemmDesc&) const = default;
 };
 struct GemmArgs {
@@ -209,6 +210,7 @@ struct ScoresDesc {
   ScoresKind kind = ScoresKind::scores;
   int64_t heads = 0, head_dim = 0;
   bool bias = false;
+  bool exact = false;  ///< summed in f64
   bool operator==(const ScoresDesc&) const = default;
 };
 struct ScoresArgs {

@@ -429,6 +429,7 @@ class Lowering {
       desc.w = desc.x;
       desc.k = graph_.value(first.input(0)).type.shape.at(1);
       if (options_.fuse) step.note = obstacle;
+      desc.exact = options_.exact;
       concatenate_weights(parts, prefix, desc, step);
     }
     if (desc.bias) {
@@ -685,7 +686,7 @@ class Lowering {
 
   // ------------------------------------------------------------ attention
   void lower_scores(const Node& node, ScoresKind kind) {
-    ScoresDesc desc{.kind = kind};
+    ScoresDesc desc{.kind = kind, .exact = options_.exact};
     Step step{.name = node.name, .inputs = {float_of(node.input(0))}};
     if (kind == ScoresKind::softmax) {
       desc.heads = graph_.value(node.output).type.shape.at(0);

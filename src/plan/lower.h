@@ -15,6 +15,8 @@ struct LowerOptions {
   DType float_type = DType::f32;
   /// false: one step a node, everything in float, fake_quant nodes computed as such (calibration and the simulate backend).
   bool fuse = true;
+  /// Unfused only: products are summed in f64, so that rounding of the float kernels does not move quantizers (the simulate backend).
+  bool exact = false;
 };
 
 /// Fails with `unsupported`, listing every node that no kernel accepts, and with `invalid_argument` for a fused program whose quantizers

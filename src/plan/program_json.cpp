@@ -61,7 +61,7 @@ template <typename V>
 void fields(V& v, GemmDesc& d) {
   v("n", d.n), v("k", d.k), v("x", d.x), v("w", d.w), v("y", d.y), v("row_scale", d.row_scale), v("bias", d.bias);
   v("column_offset", d.column_offset);
-  v.named("activation", d.activation, kActivations);
+  v.named("activation", d.activation, kActivations), v("exact", d.exact);
 }
 template <typename V>
 void fields(V& v, AttentionDesc& d) {
@@ -94,7 +94,7 @@ void fields(V& v, ElementwiseDesc& d) {
 template <typename V>
 void fields(V& v, ScoresDesc& d) {
   v.named("part", d.kind, kScores);
-  v("heads", d.heads), v("head_dim", d.head_dim), v("bias", d.bias);
+  v("heads", d.heads), v("head_dim", d.head_dim), v("bias", d.bias), v("exact", d.exact);
 }
 template <typename V>
 void fields(V& v, PositionsDesc& d) {

@@ -82,7 +82,7 @@ TEST_P(Int8, ARowHasTheSameBitsInAnyBatchAndOnAnyThreads) {
 // Each step alone, fed the simulated values, against the simulated result.
 TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
   auto engine = std::make_shared<Program>(lower(graph, {.target = target}));
-  auto simulated = std::make_shared<Program>(lower(graph, {.target = target, .fuse = false}));
+  auto simulated = std::make_shared<Program>(lower(graph, {.target = target, .fuse = false, .exact = true}));
   auto pool = std::make_shared<ThreadPool>(1);
   Executor a(simulated, pool, target, true), b(engine, pool, target, true);
   test::RandomBatch batch({13, 40, 1, 22, 9, 30}, tiny.vocabulary, 33);

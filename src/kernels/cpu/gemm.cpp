@@ -117,7 +117,43 @@ const char* refuse_f32(const GemmDesc& d, const Target& target) noexcept {
   if (const char* reason = lacks(isa, target)) return reason;
   if (d.x != DType::f32 || d.w != DType::f32) return "needs f32 x and weights";
   if (d.row_scale || d.column_offset) return "row_scale and column_offset belong to 8-bit x";
+  if (d.exact) return "sums in f32";
   return nullptr;
+}
+
+// ---------------------------------------------------------------- sums in f64
+// Panels of 16 columns, [k][16], padded with zeros. For the simulated graph: its sums must not add rounding that quantizers turn into steps.
+constexpr int64_t kExactColumns = 16;
+
+const char* refuse_exact(const GemmDesc& d, const Target& target) noexcept {
+  if (const char* reason = lacks(Isa::avx2, target)) return reason;
+  if (!d.exact) return "sums in f64, which nobody asked for";
+  if (d.x != DType::f32 || d.w != DType::f32 || d.y != DType::f32) return "needs f32 x, weights and y";
+  if (d.activation != Activation::none) return "has no activation";
+  return nullptr;
+}
+int64_t packed_bytes_exact(const GemmDesc& d) noexcept { return divide_up(d.n, kExactColumns) * kExactColumns * d.k * 4; }
+void pack_exact(const GemmDesc& d, const void* w, unsigned char* packed) noexcept {
+  auto* out = reinterpret_cast<float*>(packed);
+  for (int64_t j = 0; j < d.n; j += kExactColumns)
+    for (int64_t c = 0; c < d.k; ++c)
+      for (int64_t l = 0; l < kExactColumns; ++l) *out++ = j + l < d.n ? static_cast<const float*>(w)[(j + l) * d.k + c] : 0.0f;
+}
+void run_exact(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
+  int64_t pairs = divide_up(a.m, 2);
+  parallel(launch, pairs, 1, [&](int64_t begin, int64_t end) {
+    double sums[2 * kExactColumns];
+    for (int64_t j = 0; j < d.n; j += kExactColumns)
+      for (int64_t pair = begin; pair < end; ++pair) {
+        int64_t i = 2 * pair;
+        const float* x = static_cast<const float*>(a.x) + i * a.ldx;
+        int rows = i + 1 < a.m ? 2 : 1;
+        avx2::dot_f64(x, rows == 2 ? x + a.ldx : x, reinterpret_cast<const float*>(a.packed) + j * d.k, d.k, sums);
+        for (int r = 0; r < rows; ++r)
+          for (int64_t l = 0; l < std::min(kExactColumns, d.n - j); ++l)
+            static_cast<float*>(a.y)[(i + r) * a.ldy + j + l] = static_cast<float>(sums[r * kExactColumns + l] + (d.bias ? a.bias[j + l] : 0.0f));
+      }
+  });
 }
 
 template <Isa isa, const GemmTile& tile>
@@ -137,6 +173,7 @@ const GemmKernel kRows[] = {
     int_row<Isa::avx2, avx2::kGemmS8>("gemm_s8_avx2_6x16"),
     f32_row<Isa::avx512, avx512::kGemmF32>("gemm_f32_avx512_14x32"),
     f32_row<Isa::avx2, avx2::kGemmF32>("gemm_f32_avx2_6x16"),
+    {{"gemm_f64sum_avx2_2x16"}, refuse_exact, packed_bytes_exact, pack_exact, run_exact},
 };
 
 }  // namespace

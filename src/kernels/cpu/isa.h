@@ -88,6 +88,8 @@ extern const cpu::RowOps kRowOps;
 extern const cpu::GemmTile kGemmS8, kGemmF32;
 extern const cpu::AttentionTile kAttentionS8, kAttentionF32;
 extern const cpu::ScoresTile kScores;
+/// sums[r][c] = sum_k x_r[k] * panel[k][c] for two rows and 16 columns, in f64.
+void dot_f64(const float* x0, const float* x1, const float* panel, int64_t k, double* sums);
 }  // namespace octet::kernels::avx2
 namespace octet::kernels::avxvnni {
 extern const cpu::GemmTile kGemmS8;

@@ -5,7 +5,9 @@ namespace octet::kernels::cpu {
 namespace {
 
 template <Isa isa>
-const char* refuse(const ScoresDesc&, const Target& target) noexcept {
+const char* refuse(const ScoresDesc& d, const Target& target) noexcept {
+  // The softmax is the same everywhere.
+  if (d.exact && d.kind != ScoresKind::softmax) return "sums in f32";
   return lacks(isa, target);
 }
 

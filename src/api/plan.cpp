@@ -157,6 +157,18 @@ Target target_of_file(const std::string& name) {
   return device.present && device.target.sm == target.sm ? device.target : target;
 }
 
+// What reads results relies on their shape for the task.
+void check_output(const Plan::State& state, const std::string& where) {
+  const Buffer& out = state.program->buffers[static_cast<size_t>(state.program->outputs.front().second)];
+  Task task = state.info.task;
+  bool per_token = task == Task::encoder || task == Task::token_classification || task == Task::question_answering;
+  bool labels = task == Task::token_classification || task == Task::sequence_classification;
+  int64_t width = task == Task::question_answering ? 2 : labels ? static_cast<int64_t>(state.info.labels.size()) : out.width;
+  if ((out.extent == Extent::tokens) != per_token || out.width != width)
+    fail(ErrorCode::corrupt, {.what = "the plan is damaged", .expected = "expected an output of width " + std::to_string(width) + " a " + (per_token ? "token" : "text") +
+                                                                            " for " + std::string(name(task)), .where = "in " + where, .hint = "compile it again"});
+}
+
 }  // namespace
 
 Plan Plan::load(const std::filesystem::path& path) {
@@ -179,6 +191,7 @@ Plan Plan::load(const std::filesystem::path& path) {
   for (const auto& [key, value] : facts.items())
     if (value.is_string()) state->provenance[key] = value.get<std::string>();
   state->program = std::make_shared<Program>(program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
+  check_output(*state, where);
   if (auto tokenizer = file.metadata.find("octet.tokenizer"); tokenizer != file.metadata.end())
     state->tokenizer = Tokenizer::from_json(tokenizer->second, where);
   return Plan(std::move(state));

@@ -2,7 +2,9 @@
 #include "plan/program_json.h"
 
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -139,7 +141,13 @@ class Verifier {
 
   void run() {
     require(program_.inputs.contains("ids") && program_.inputs.contains("offsets"), "the inputs ids and offsets");
+    constexpr int64_t kMost = int64_t{1} << 30;
+    for (int64_t limit : {program_.vocabulary, program_.types, program_.positions}) require(limit >= 0 && limit <= kMost, "sizes up to 2^30");
+    // Every buffer has one writer, which runs before its readers: what a kernel takes for an index is then what was checked to be one.
+    std::vector<bool> written(program_.buffers.size());
     for (const auto& [name, id] : program_.inputs) {
+      require(!written[static_cast<size_t>(id)], "a buffer of its own for input " + name);
+      written[static_cast<size_t>(id)] = true;
       const Buffer& b = buffer(id);
       require(b.dtype == DType::s32 && b.width == 1 && b.extent == (name == "offsets" ? Extent::offsets : Extent::tokens), "input " + name + " of s32");
     }
@@ -148,8 +156,21 @@ class Verifier {
       require(buffer(id).dtype == DType::f32 && (buffer(id).extent == Extent::rows || buffer(id).extent == Extent::tokens), "output " + name + " of f32");
     for (const Step& step : program_.steps) {
       step_ = &step;
+      checked_.clear();
       std::visit([&](const auto& desc) { check(desc); }, step.desc);
+      for (const auto& [role, name] : step.params) require(checked_.contains(role), "no weight for " + role);
+      for (const auto& [key, number] : step.numbers) {
+        bool integer = key.starts_with("lo") || key.starts_with("hi") || key.starts_with("zero") || key.ends_with("_lo") || key.ends_with("_hi") || key.ends_with("_zero");
+        require(std::isfinite(number) && (!integer || (number == std::floor(number) && std::fabs(number) <= 255)), "a number in range for " + key);
+      }
+      for (const Slot& slot : step.inputs) require(slot.buffer < 0 || written[static_cast<size_t>(slot.buffer)], "operands that were computed before");
+      for (const Slot& slot : step.outputs) {
+        require(slot.buffer >= 0 && !written[static_cast<size_t>(slot.buffer)], "a result that nothing else writes");
+        written[static_cast<size_t>(slot.buffer)] = true;
+      }
     }
+    step_ = nullptr;
+    for (const auto& [name, id] : program_.outputs) require(written[static_cast<size_t>(id)], "output " + name + " to be computed");
   }
 
  private:
@@ -166,13 +187,18 @@ class Verifier {
     require(width > 0 && slots[i].column + width <= b.width, "operand " + std::to_string(i) + " of width " + std::to_string(width));
     return b;
   }
-  void weight(const char* role, DType dtype, const Shape& shape) const {
+  const Tensor& weight(const std::string& role) const {
+    checked_.insert(role);
     auto name = step_->params.find(role);
-    require(name != step_->params.end(), std::string("a weight for ") + role);
+    require(name != step_->params.end(), "a weight for " + role);
     auto tensor = program_.weights.find(name->second);
     require(tensor != program_.weights.end(), "weight " + name->second);
-    require(tensor->second.dtype() == dtype && tensor->second.shape() == shape,
-            "weight " + name->second + " of " + std::string(octet::name(dtype)) + to_string(shape));
+    return tensor->second;
+  }
+  void weight(const std::string& role, DType dtype, const Shape& shape) const {
+    const Tensor& tensor = weight(role);
+    require(tensor.dtype() == dtype && tensor.shape() == shape,
+            "weight " + step_->params.at(role) + " of " + std::string(octet::name(dtype)) + to_string(shape));
   }
   bool is_8bit(DType t) const { return t == DType::s8 || t == DType::u8; }
   bool is_float(DType t) const { return t == DType::f32 || t == DType::f16 || t == DType::bf16; }
@@ -182,7 +208,7 @@ class Verifier {
   void requant(int index, DType y, int64_t n) const {
     if (!is_8bit(y)) return;
     std::string i = std::to_string(index);
-    weight(("inv_scale" + i).c_str(), DType::f32, {n});
+    weight("inv_scale" + i, DType::f32, {n});
     double lo = program_.number(*step_, ("lo" + i).c_str(), -128), hi = program_.number(*step_, ("hi" + i).c_str(), 127);
     require(lo <= hi && (y == DType::s8 ? lo >= -128 && hi <= 127 : lo >= 0 && hi <= 255), "a range inside the type");
   }
@@ -204,6 +230,8 @@ class Verifier {
     require(x.extent == y.extent && (x.extent == Extent::tokens || x.extent == Extent::rows), "input and output of one extent");
     require((is_8bit(d.x) && d.w == DType::s8) || (is_float(d.x) && d.w == d.x), "matching operand types");
     require(x.row_scale == d.row_scale && !y.row_scale && y.width == d.n, "row scales as described");
+    require(is_float(d.y) || is_8bit(d.y), "a float or 8-bit result");
+    require(is_8bit(d.x) || (!d.row_scale && !d.column_offset), "row scales and column offsets of integers only");
     weight("w", d.w, {d.n, d.k});
     if (is_8bit(d.x)) weight("scale", DType::f32, {d.n});
     if (d.bias) weight("bias", DType::f32, {d.n});
@@ -225,9 +253,7 @@ class Verifier {
       require(lo <= hi && (d.p == DType::s8 ? lo >= -128 && hi <= 127 : lo >= 0 && hi <= 255), "a probability range inside the type");
     }
     if (d.bias) {
-      auto name = step_->params.find("bias");
-      require(name != step_->params.end() && program_.weights.contains(name->second), "a bias");
-      const Tensor& bias = program_.weights.at(name->second);
+      const Tensor& bias = weight("bias");
       require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads && bias.dim(1) == bias.dim(2), "a square bias a head");
       require(program_.positions > 0 && bias.dim(1) >= program_.positions, "a bias as long as the longest text");
     }
@@ -254,13 +280,10 @@ class Verifier {
     require(d.tables >= 1 && d.tables <= kMaxTables && step_->inputs.size() == static_cast<size_t>(d.tables), "one to three tables");
     for (int t = 0; t < d.tables; ++t) {
       const Slot& index = step_->inputs[static_cast<size_t>(t)];
-      std::string role = "table" + std::to_string(t);
-      auto name = step_->params.find(role);
-      require(name != step_->params.end() && program_.weights.contains(name->second), "a " + role);
-      const Tensor& table = program_.weights.at(name->second);
+      const Tensor& table = weight("table" + std::to_string(t));
       require(table.dtype() == d.table[t] && table.shape().size() == 2 && table.dim(1) == d.n && table.dim(0) > 0, "a table of width " + std::to_string(d.n));
       require(is_float(d.table[t]) || d.table[t] == DType::s8, "a float or s8 table");
-      if (d.table[t] == DType::s8) weight(("table_scale" + std::to_string(t)).c_str(), DType::f32, {table.dim(0)});
+      if (d.table[t] == DType::s8) weight("table_scale" + std::to_string(t), DType::f32, {table.dim(0)});
       if (index.buffer < 0) continue;
       require(slot(step_->inputs, static_cast<size_t>(t), DType::s32, 1).extent == Extent::tokens, "an index a token");
       require(table.dim(0) >= index_limit(index.buffer), "a table as long as its index may reach");
@@ -295,7 +318,8 @@ class Verifier {
     require(x.dtype == d.x && y.dtype == d.y && x.extent == y.extent && x.width == y.width, "a result like its operand");
     require(d.n == x.width || (x.extent == Extent::scores && d.n == 1), "whole rows");
     require(step_->inputs[0].column == 0 && step_->outputs[0].column == 0, "whole buffers");
-    require(y.row_scale == (d.kind == ElementwiseKind::quantize_token) && !x.row_scale, "row scales as described");
+    bool per_token = d.kind == ElementwiseKind::quantize_token;
+    require(y.row_scale == per_token && !x.row_scale && (!per_token || d.n == x.width), "row scales as described");
     if (d.kind == ElementwiseKind::add) {
       require(step_->inputs.size() == 2 && step_->inputs[1].buffer >= 0, "two operands");
       const Buffer& x2 = buffer(step_->inputs[1].buffer);
@@ -323,9 +347,7 @@ class Verifier {
     if (!softmax) is(step_->inputs, 1, false);
     is(step_->outputs, 0, d.kind != ScoresKind::context);
     if (d.bias) {
-      auto name = step_->params.find("bias");
-      require(name != step_->params.end() && program_.weights.contains(name->second), "a bias");
-      const Tensor& bias = program_.weights.at(name->second);
+      const Tensor& bias = weight("bias");
       require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads && bias.dim(1) == bias.dim(2) &&
                   program_.positions > 0 && bias.dim(1) >= program_.positions, "a square bias a head as long as the longest text");
     }
@@ -338,6 +360,7 @@ class Verifier {
   const Program& program_;
   const std::string& where_;
   const Step* step_ = nullptr;
+  mutable std::set<std::string> checked_;  // roles of the step's weights that were checked
 };
 
 }  // namespace
@@ -386,7 +409,7 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
     Reader reader{b, where};
     reader("value", buffer.value), reader("source", buffer.source), reader("dtype", buffer.dtype), reader.named("extent", buffer.extent, kExtents);
     reader("width", buffer.width), reader("row_scale", buffer.row_scale), reader("scale", buffer.scale), reader("zero_point", buffer.zero_point);
-    if (buffer.width < 1 || buffer.width > int64_t{1} << 24) bad("a buffer's width is out of range");
+    if (buffer.width < 1 || buffer.width > int64_t{1} << 22) bad("a buffer's width is out of range");
     program.buffers.push_back(std::move(buffer));
   }
   auto buffer_id = [&](const json& id) {

@@ -58,8 +58,10 @@ void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) n
     work.first = a.offsets[row];
     work.length = a.offsets[row + 1] - work.first;
     work.head = head;
-    work.q_range = ranges.data();
-    work.k_range = ranges.data() + 2 * a.tokens;
+    if (d.dynamic) {
+      work.q_range = ranges.data();
+      work.k_range = ranges.data() + 2 * a.tokens;
+    }
     work.tokens = a.tokens;
     work.query_begin = work.length * block / blocks;
     work.query_end = work.length * (block + 1) / blocks;

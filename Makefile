@@ -25,7 +25,7 @@ test:
 
 demo:
 	scripts/setup.sh packages demo
-	$(BUILD) --target octet_cli example_reviews
+	$(BUILD) --target octet_cli example_reviews example_search
 	scripts/demo.sh
 
 bench:

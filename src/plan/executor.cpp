@@ -448,7 +448,6 @@ struct Executor::State {
     b.args.y = at(step.outputs[0]);
   }
   void bind_args(const Step& step, Bound<ElementwiseKernel, ElementwiseArgs>& b) const {
-    const Buffer& x = buffer(step.inputs[0].buffer);
     int64_t n = std::get<ElementwiseDesc>(step.desc).n;
     b.args.m = elements(step.inputs[0].buffer) / n;
     b.args.x = at(step.inputs[0]);
@@ -457,7 +456,6 @@ struct Executor::State {
     b.args.offsets = offsets();
     b.args.row_scale = scale_at(step.outputs[0].buffer);
     b.args.y = at(step.outputs[0]);
-    (void)x;
   }
   void bind_args(const Step& step, Bound<ScoresKernel, ScoresArgs>& b) const {
     b.args.rows = rows;

@@ -1,8 +1,10 @@
-// Whole encoders on the GPU: time of graph replays by shape, INT8 beside FP16, the floor, and each step's agreement with the CPU.
+// Whole encoders on the GPU: time of graph replays by shape, INT8 beside FP16, the floor, and each step's agreement
+// with the CPU.
 //
 //   octet_bench_gpu FOLDER [--shapes 32x256,1x16] [--repeats N] [--steps] [--check]
 //
-// FOLDER is a Hugging Face folder; random weights of a real shape do (tools/make_random_model.py). The plans are calibrated on random ids.
+// FOLDER is a Hugging Face folder; random weights of a real shape do (tools/make_random_model.py). The plans are
+// calibrated on random ids.
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 #include <octet/octet.h>
@@ -32,7 +34,8 @@ std::vector<Encoding> random_rows(int64_t batch, int64_t length, int64_t vocabul
   std::mt19937 random(seed);
   std::vector<Encoding> rows(static_cast<size_t>(batch));
   for (Encoding& row : rows) {
-    for (int64_t t = 0; t < length; ++t) row.ids.push_back(static_cast<int32_t>(2 + random() % static_cast<uint32_t>(vocabulary - 2)));
+    for (int64_t t = 0; t < length; ++t)
+      row.ids.push_back(static_cast<int32_t>(2 + random() % static_cast<uint32_t>(vocabulary - 2)));
     row.type_ids.assign(row.ids.size(), 0);
   }
   return rows;
@@ -52,7 +55,8 @@ double percentile(std::vector<double> values, double p) {
 // Replays with rotating inputs; milliseconds as the stream sees them.
 std::vector<double> replay(Executor& executor, const Batching& shape, int64_t vocabulary, int repeats) {
   std::vector<OwnedBatch> inputs;
-  for (uint32_t i = 0; i < 4; ++i) inputs.push_back(batch_of(random_rows(shape.batch, shape.length, vocabulary, 100 + i)));
+  for (uint32_t i = 0; i < 4; ++i)
+    inputs.push_back(batch_of(random_rows(shape.batch, shape.length, vocabulary, 100 + i)));
   std::vector<double> samples;
   double busy = 0;
   for (int r = -20; r < repeats || busy < 500; ++r) {
@@ -68,7 +72,8 @@ std::vector<double> replay(Executor& executor, const Batching& shape, int64_t vo
 
 double tops(const Program& program, const Batching& shape) {
   double macs = 0;
-  for (const Step& step : program.steps) macs += static_cast<double>(shape.batch) * multiply_accumulates(program, step, shape.length);
+  for (const Step& step : program.steps)
+    macs += static_cast<double>(shape.batch) * multiply_accumulates(program, step, shape.length);
   return 2e-12 * macs;
 }
 
@@ -83,9 +88,11 @@ void print_steps(Executor& executor, const Batching& shape, int64_t vocabulary, 
   for (double t : times) total += t;
   fmt::print("  {:<58} {:<24} {:>8} {:>8} {:>7}\n", "step", "kernel", "us", "TOPS", "% peak");
   for (size_t i = 0; i < times.size(); ++i) {
-    double work = 2e-12 * static_cast<double>(shape.batch) * multiply_accumulates(program, program.steps[i], shape.length);
+    double work =
+        2e-12 * static_cast<double>(shape.batch) * multiply_accumulates(program, program.steps[i], shape.length);
     double rate = work / (times[i] * 1e-3);
-    fmt::print("  {:<58.58} {:<24} {:>8.2f} {:>8.0f} {:>7.1f}\n", program.steps[i].name, program.steps[i].kernel, 1e3 * times[i], rate, 100 * rate / peak);
+    fmt::print("  {:<58.58} {:<24} {:>8.2f} {:>8.0f} {:>7.1f}\n", program.steps[i].name, program.steps[i].kernel,
+               1e3 * times[i], rate, 100 * rate / peak);
   }
   fmt::print("  sum of steps alone {:.3f} ms\n", total);
 }
@@ -114,7 +121,9 @@ void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
     for (size_t i = 0; i < values.size(); ++i) {
       if (buffer.dtype == DType::f16) values[i] = f32_from_f16(reinterpret_cast<const uint16_t*>(bytes.data())[i]);
       else if (buffer.dtype == DType::f32) values[i] = reinterpret_cast<const float*>(bytes.data())[i];
-      else values[i] = buffer.dtype == DType::u8 ? static_cast<float>(static_cast<uint8_t>(bytes[i])) : static_cast<float>(static_cast<int8_t>(bytes[i]));
+      else
+        values[i] = buffer.dtype == DType::u8 ? static_cast<float>(static_cast<uint8_t>(bytes[i]))
+                                              : static_cast<float>(static_cast<int8_t>(bytes[i]));
     }
     return values;
   };
@@ -134,7 +143,8 @@ void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
     if (std::holds_alternative<PositionsDesc>(sb.desc)) continue;
     for (size_t i = 0; i < sb.inputs.size(); ++i) {
       if (sb.inputs[i].buffer < 0) continue;
-      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.inputs[i].buffer)], &bb = pb.buffers[static_cast<size_t>(sb.inputs[i].buffer)];
+      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.inputs[i].buffer)],
+                   &bb = pb.buffers[static_cast<size_t>(sb.inputs[i].buffer)];
       if (ba.dtype == DType::s32) continue;
       std::vector<std::byte> bytes(static_cast<size_t>(a.elements(sa.inputs[i].buffer) * size_of(ba.dtype)));
       a.read(sa.inputs[i].buffer, bytes.data());
@@ -143,8 +153,10 @@ void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
     }
     b.run_step(s);
     for (size_t o = 0; o < sb.outputs.size(); ++o) {
-      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.outputs[o].buffer)], &bb = pb.buffers[static_cast<size_t>(sb.outputs[o].buffer)];
-      std::vector<std::byte> x(static_cast<size_t>(a.elements(sa.outputs[o].buffer) * size_of(ba.dtype))), y(static_cast<size_t>(b.elements(sb.outputs[o].buffer) * size_of(bb.dtype)));
+      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.outputs[o].buffer)],
+                   &bb = pb.buffers[static_cast<size_t>(sb.outputs[o].buffer)];
+      std::vector<std::byte> x(static_cast<size_t>(a.elements(sa.outputs[o].buffer) * size_of(ba.dtype))),
+          y(static_cast<size_t>(b.elements(sb.outputs[o].buffer) * size_of(bb.dtype)));
       a.read(sa.outputs[o].buffer, x.data());
       b.read(sb.outputs[o].buffer, y.data());
       std::vector<float> fx = to_float(ba, x), fy = to_float(bb, y);
@@ -161,12 +173,15 @@ void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
         equal[sb.kernel].second += static_cast<double>(fx.size());
         worst = std::max(worst, static_cast<int>(std::min(difference, 255.0)));
       }
-      bool bad = integer ? difference > 1 || same < 0.99 * static_cast<double>(fx.size()) : difference > 4e-3 * std::max(1.0, magnitude);
+      bool bad = integer ? difference > 1 || same < 0.99 * static_cast<double>(fx.size())
+                         : difference > 4e-3 * std::max(1.0, magnitude);
       if (bad)
-        fmt::print("  BAD {} [{}] -> {}: equal {:.5f}, max difference {} of {}\n", sb.name, sb.kernel, bb.value.substr(0, 60), same / static_cast<double>(fx.size()), difference, magnitude);
+        fmt::print("  BAD {} [{}] -> {}: equal {:.5f}, max difference {} of {}\n", sb.name, sb.kernel,
+                   bb.value.substr(0, 60), same / static_cast<double>(fx.size()), difference, magnitude);
     }
   }
-  for (const auto& [kernel, counts] : equal) fmt::print("  {:<28} equal integers {:.6f} of {:.0f}\n", kernel, counts.first / counts.second, counts.second);
+  for (const auto& [kernel, counts] : equal)
+    fmt::print("  {:<28} equal integers {:.6f} of {:.0f}\n", kernel, counts.first / counts.second, counts.second);
   fmt::print("  largest difference {} step\n", worst);
 }
 
@@ -195,7 +210,8 @@ int main(int argc, char** argv) {
       shapes.push_back({std::atoll(item.c_str()), std::atoll(item.c_str() + x + 1)});
     }
     const kernels::device::Info& device = kernels::device::find_device();
-    fmt::print("{} ({} SMs, driver CUDA {})\n", device.present ? device.name : device.reason, device.target.sm_count, device.driver);
+    fmt::print("{} ({} SMs, driver CUDA {})\n", device.present ? device.name : device.reason, device.target.sm_count,
+               device.driver);
     auto begin = std::chrono::steady_clock::now();
     auto seconds = [&] {
       auto now = std::chrono::steady_clock::now();
@@ -223,12 +239,14 @@ int main(int argc, char** argv) {
     }
     auto pool = std::make_shared<ThreadPool>(1);
     Executor a(int8.state()->prepared(), pool), b(fp16.state()->prepared(), pool);
-    fmt::print("{:<10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9}\n", "shape", "INT8 ms", "5p", "95p", "FP16 ms", "INT8 x", "TOPS", "arena MB");
+    fmt::print("{:<10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9}\n", "shape", "INT8 ms", "5p", "95p", "FP16 ms",
+               "INT8 x", "TOPS", "arena MB");
     for (const Batching& shape : shapes) {
       std::vector<double> x = replay(a, shape, vocabulary, repeats), y = replay(b, shape, vocabulary, repeats);
       double median = percentile(x, 0.5), half = percentile(y, 0.5);
-      fmt::print("{:<10} {:>9.4f} {:>9.4f} {:>9.4f} {:>9.4f} {:>8.2f} {:>8.0f} {:>9.1f}\n", fmt::format("{}x{}", shape.batch, shape.length), median,
-                 percentile(x, 0.05), percentile(x, 0.95), half, half / median, tops(*int8.state()->program, shape) / (median * 1e-3),
+      fmt::print("{:<10} {:>9.4f} {:>9.4f} {:>9.4f} {:>9.4f} {:>8.2f} {:>8.0f} {:>9.1f}\n",
+                 fmt::format("{}x{}", shape.batch, shape.length), median, percentile(x, 0.05), percentile(x, 0.95),
+                 half, half / median, tops(*int8.state()->program, shape) / (median * 1e-3),
                  static_cast<double>(a.arena_bytes()) / 1e6);
     }
     if (steps)

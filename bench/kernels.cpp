@@ -2,8 +2,9 @@
 //
 // usage: bench_kernels [gemm|attention|rows] [--threads N] [--target NAME] [--ms N] [--row SUBSTRING] [--cold]
 // --cold: every call of a GEMM finds other weights, 256 MB in turn, as in a model that no cache holds.
-// Each figure is the best of repeated runs within the time given (default 60 ms): the machine may be shared. The peak is that of
-// register-only loops of the same instruction, one thread each, measured first; 0 % where no such loop is known.
+// Each figure is the best of repeated runs within the time given (default 60 ms): the machine may be shared. The peak
+// is that of register-only loops of the same instruction, one thread each, measured first; 0 % where no such loop is
+// known.
 #include <immintrin.h>
 
 #include <chrono>
@@ -45,20 +46,20 @@ double best_time(const Options& options, Fn fn) {
 }
 
 // Multiply-adds a second of 12 independent accumulators held in registers: what the instruction can do at best.
-#define OCTET_PEAK(name, features, vector, macs, body)                                    \
-  __attribute__((target(features), noinline)) double name() {                             \
-    vector a[12] = {}, x = {};                                                            \
-    constexpr int64_t kRounds = 500'000;                                                  \
-    __asm__ volatile("" : "+v"(x));                                                       \
-    double start = now();                                                                 \
-    for (int64_t i = 0; i < kRounds; ++i) {                                               \
-      _Pragma("GCC unroll 12") for (int j = 0; j < 12; ++j) {                             \
-        __asm__ volatile("" : "+v"(x));                                                   \
-        body;                                                                             \
-        __asm__ volatile("" : "+v"(a[j]));                                                \
-      }                                                                                   \
-    }                                                                                     \
-    return kRounds * 12 * macs / (now() - start);                                         \
+#define OCTET_PEAK(name, features, vector, macs, body)        \
+  __attribute__((target(features), noinline)) double name() { \
+    vector a[12] = {}, x = {};                                \
+    constexpr int64_t kRounds = 500'000;                      \
+    __asm__ volatile("" : "+v"(x));                           \
+    double start = now();                                     \
+    for (int64_t i = 0; i < kRounds; ++i) {                   \
+      _Pragma("GCC unroll 12") for (int j = 0; j < 12; ++j) { \
+        __asm__ volatile("" : "+v"(x));                       \
+        body;                                                 \
+        __asm__ volatile("" : "+v"(a[j]));                    \
+      }                                                       \
+    }                                                         \
+    return kRounds * 12 * macs / (now() - start);             \
   }
 OCTET_PEAK(peak_vnni512, "avx512f,avx512vnni", __m512i, 64.0, a[j] = _mm512_dpbusd_epi32(a[j], x, x))
 OCTET_PEAK(peak_madd512, "avx512f,avx512bw", __m512i, 32.0, a[j] = _mm512_add_epi32(a[j], _mm512_madd_epi16(x, x)))
@@ -109,12 +110,15 @@ bool skip(const Row& row, const Options& options) {
 double time_gemm(const GemmKernel& row, const GemmDesc& d, int64_t m, ThreadPool& pool, const Options& options) {
   bool ints = d.w == DType::s8;
   std::vector<float> xf = random_floats(ints ? 1 : m * d.k), wf = random_floats(ints ? 1 : d.n * d.k);
-  std::vector<unsigned char> xi = random_bytes(ints ? m * d.k : 1), wi = random_bytes(ints ? d.n * d.k : 1), y = random_bytes(m * d.n * 4);
-  int64_t packed_bytes = (row.packed_bytes(d) + 63) / 64 * 64, copies = options.cold ? (int64_t{256} << 20) / packed_bytes + 1 : 1;
+  std::vector<unsigned char> xi = random_bytes(ints ? m * d.k : 1), wi = random_bytes(ints ? d.n * d.k : 1),
+                             y = random_bytes(m * d.n * 4);
+  int64_t packed_bytes = (row.packed_bytes(d) + 63) / 64 * 64,
+          copies = options.cold ? (int64_t{256} << 20) / packed_bytes + 1 : 1;
   std::vector<unsigned char> packed(static_cast<size_t>(packed_bytes * copies) + 64);
   std::vector<float> scale(d.n, 1e-4f), bias(d.n, 0.1f), inv_scale(d.n, 20.0f);
   row.pack(d, ints ? static_cast<void*>(wi.data()) : wf.data(), aligned(packed));
-  for (int64_t copy = 1; copy < copies; ++copy) std::memcpy(aligned(packed) + copy * packed_bytes, aligned(packed), packed_bytes);
+  for (int64_t copy = 1; copy < copies; ++copy)
+    std::memcpy(aligned(packed) + copy * packed_bytes, aligned(packed), packed_bytes);
   GemmArgs a;
   a.m = m;
   a.x = ints ? static_cast<void*>(xi.data()) : xf.data();
@@ -139,9 +143,10 @@ void bench_gemm(const Options& options) {
     int64_t n, k;
     Activation activation;
   };
-  const Shape shapes[] = {{"MiniLM q/k/v/o", 384, 384, Activation::none}, {"MiniLM ffn1+gelu", 1536, 384, Activation::gelu_erf},
-                          {"MiniLM ffn2", 384, 1536, Activation::none},   {"RoBERTa q/k/v/o", 768, 768, Activation::none},
-                          {"RoBERTa ffn1+gelu", 3072, 768, Activation::gelu_erf}, {"RoBERTa ffn2", 768, 3072, Activation::none}};
+  const Shape shapes[] = {
+      {"MiniLM q/k/v/o", 384, 384, Activation::none},         {"MiniLM ffn1+gelu", 1536, 384, Activation::gelu_erf},
+      {"MiniLM ffn2", 384, 1536, Activation::none},           {"RoBERTa q/k/v/o", 768, 768, Activation::none},
+      {"RoBERTa ffn1+gelu", 3072, 768, Activation::gelu_erf}, {"RoBERTa ffn2", 768, 3072, Activation::none}};
   std::printf("%-26s %-18s %5s %9s %8s %7s %6s %6s\n", "row", "shape", "m", "us", "GMAC/s", "w GB/s", "peak", "/f32");
   for (const Shape& shape : shapes)
     for (int64_t m : {1, 16, 128, 1024}) {
@@ -154,8 +159,9 @@ void bench_gemm(const Options& options) {
           double seconds = time_gemm(row, d, m, pool, options), work = static_cast<double>(m * d.n * d.k);
           double peak = peak_of(row.name, options.target);
           if (!ints) best_f32 = best_f32 == 0.0 ? seconds : std::min(best_f32, seconds);
-          std::printf("%-26s %-18s %5ld %9.1f %8.1f %7.1f %5.0f%% %6.2f\n", std::string(row.name).c_str(), shape.name, static_cast<long>(m),
-                      seconds * 1e6, work / seconds * 1e-9, static_cast<double>(d.n * d.k * (ints ? 1 : 4)) / seconds * 1e-9,
+          std::printf("%-26s %-18s %5ld %9.1f %8.1f %7.1f %5.0f%% %6.2f\n", std::string(row.name).c_str(), shape.name,
+                      static_cast<long>(m), seconds * 1e6, work / seconds * 1e-9,
+                      static_cast<double>(d.n * d.k * (ints ? 1 : 4)) / seconds * 1e-9,
                       peak > 0.0 ? 100.0 * work / seconds / (peak * options.threads) : 0.0, best_f32 / seconds);
           std::fflush(stdout);
         }
@@ -167,7 +173,8 @@ void bench_attention(const Options& options) {
   struct Shape {
     int64_t rows, length, heads, head_dim;
   };
-  const Shape shapes[] = {{1, 16, 12, 32}, {8, 128, 12, 32}, {1, 16, 12, 64}, {1, 128, 12, 64}, {8, 128, 12, 64}, {2, 512, 12, 64}};
+  const Shape shapes[] = {{1, 16, 12, 32},  {8, 128, 12, 32}, {1, 16, 12, 64},
+                          {1, 128, 12, 64}, {8, 128, 12, 64}, {2, 512, 12, 64}};
   std::printf("%-32s %4s %5s %3s %4s %9s %8s %6s\n", "row", "rows", "len", "h", "d", "us", "GMAC/s", "/f32");
   for (const Shape& s : shapes) {
     double best_f32 = 0.0;
@@ -184,7 +191,8 @@ void bench_attention(const Options& options) {
         std::vector<unsigned char> scratch = random_bytes(row.scratch_bytes(d, s.length, options.threads));
         std::vector<int32_t> offsets;
         for (int64_t r = 0; r <= s.rows; ++r) offsets.push_back(static_cast<int32_t>(r * s.length));
-        std::vector<float> score_scale(s.heads, kind == 1 ? 1e-4f : 0.2f), context_scale(width, 1e-3f), inv_scale(width, 20.0f);
+        std::vector<float> score_scale(s.heads, kind == 1 ? 1e-4f : 0.2f), context_scale(width, 1e-3f),
+            inv_scale(width, 20.0f);
         AttentionArgs a;
         a.rows = s.rows;
         a.offsets = offsets.data();
@@ -205,9 +213,10 @@ void bench_attention(const Options& options) {
         double seconds = best_time(options, [&] { row.run(d, a, {.pool = &pool}); });
         if (kind == 0) best_f32 = best_f32 == 0.0 ? seconds : std::min(best_f32, seconds);
         double work = 2.0 * static_cast<double>(s.rows * s.heads * s.length * s.length * s.head_dim);
-        std::printf("%-32s %4ld %5ld %3ld %4ld %9.1f %8.1f %6.2f%s\n", std::string(row.name).c_str(), static_cast<long>(s.rows),
-                    static_cast<long>(s.length), static_cast<long>(s.heads), static_cast<long>(s.head_dim), seconds * 1e6,
-                    work / seconds * 1e-9, best_f32 / seconds, kind == 2 ? " dynamic" : "");
+        std::printf("%-32s %4ld %5ld %3ld %4ld %9.1f %8.1f %6.2f%s\n", std::string(row.name).c_str(),
+                    static_cast<long>(s.rows), static_cast<long>(s.length), static_cast<long>(s.heads),
+                    static_cast<long>(s.head_dim), seconds * 1e6, work / seconds * 1e-9, best_f32 / seconds,
+                    kind == 2 ? " dynamic" : "");
         std::fflush(stdout);
       }
   }
@@ -218,11 +227,12 @@ void bench_rows(const Options& options) {
   std::printf("%-32s %5s %5s %9s %8s\n", "row", "m", "n", "us", "ns/token");
   for (int64_t n : {384, 768})
     for (int64_t m : {16, 1024}) {
-      std::vector<float> x = random_floats(m * n), gamma = random_floats(n), scale(n, 0.01f), inv_scale(n, 30.0f), y(m * n), row_scale(m);
+      std::vector<float> x = random_floats(m * n), gamma = random_floats(n), scale(n, 0.01f), inv_scale(n, 30.0f),
+                         y(m * n), row_scale(m);
       std::vector<unsigned char> bytes = random_bytes(m * n);
       auto print = [&](std::string_view row, const char* what, double seconds) {
-        std::printf("%-32s %5ld %5ld %9.1f %8.1f\n", (std::string(row) + " " + what).c_str(), static_cast<long>(m), static_cast<long>(n),
-                    seconds * 1e6, seconds * 1e9 / static_cast<double>(m));
+        std::printf("%-32s %5ld %5ld %9.1f %8.1f\n", (std::string(row) + " " + what).c_str(), static_cast<long>(m),
+                    static_cast<long>(n), seconds * 1e6, seconds * 1e9 / static_cast<double>(m));
       };
       for (const NormKernel& row : norm_kernels())
         for (DType type : {DType::f32, DType::s8}) {
@@ -236,10 +246,12 @@ void bench_rows(const Options& options) {
           a.gamma = a.beta = gamma.data();
           a.out[0].y = y.data();
           a.out[0].requant.inv_scale = inv_scale.data();
-          print(row.name, type == DType::s8 ? "s8+s8->s8" : "f32+f32->f32", best_time(options, [&] { row.run(d, a, {.pool = &pool}); }));
+          print(row.name, type == DType::s8 ? "s8+s8->s8" : "f32+f32->f32",
+                best_time(options, [&] { row.run(d, a, {.pool = &pool}); }));
         }
       for (const ElementwiseKernel& row : elementwise_kernels())
-        for (auto [kind, what] : {std::pair{ElementwiseKind::quantize_token, "quantize_token"}, {ElementwiseKind::activation, "gelu"},
+        for (auto [kind, what] : {std::pair{ElementwiseKind::quantize_token, "quantize_token"},
+                                  {ElementwiseKind::activation, "gelu"},
                                   {ElementwiseKind::fake_quant, "fake_quant"}}) {
           ElementwiseDesc d{.kind = kind, .n = n, .activation = Activation::gelu_erf};
           if (kind == ElementwiseKind::quantize_token) d.y = DType::s8;

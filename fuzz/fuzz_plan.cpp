@@ -1,5 +1,5 @@
-// Plan files: what loads must also run (on a small batch) without leaving its buffers. The mutator changes single values of the plan's JSON, whose
-// length the container states, as often as bytes.
+// Plan files: what loads must also run (on a small batch) without leaving its buffers. The mutator changes single
+// values of the plan's JSON, whose length the container states, as often as bytes.
 #include <octet/session.h>
 
 #include <cstdint>
@@ -39,13 +39,41 @@ void change(json& root, std::mt19937& random) {
   std::vector<json*> all;
   leaves(root, &all);
   json &at = *all[random() % all.size()], &other = *all[random() % all.size()];
-  static const int64_t kNumbers[] = {-1, 0, 1, 2, 3, 7, 8, 31, 32, 33, 64, 127, 128, 255, 256, 65535, int64_t{1} << 24, INT32_MAX, int64_t{1} << 31, INT64_MAX, INT64_MIN};
+  static const int64_t kNumbers[] = {-1,
+                                     0,
+                                     1,
+                                     2,
+                                     3,
+                                     7,
+                                     8,
+                                     31,
+                                     32,
+                                     33,
+                                     64,
+                                     127,
+                                     128,
+                                     255,
+                                     256,
+                                     65535,
+                                     int64_t{1} << 24,
+                                     INT32_MAX,
+                                     int64_t{1} << 31,
+                                     INT64_MAX,
+                                     INT64_MIN};
   switch (random() % 6) {
     case 0: at = json(other); break;
     case 1: at = kNumbers[random() % std::size(kNumbers)]; break;
-    case 2: if (at.is_number_integer()) at = static_cast<int64_t>(static_cast<uint64_t>(at.get<int64_t>()) + (random() % 2 != 0 ? 1 : -1)); break;
-    case 3: if (at.is_boolean()) at = !at.get<bool>(); break;
-    case 4: if (at.is_structured() && !at.empty()) at.erase(std::next(at.begin(), static_cast<int64_t>(random() % at.size()))); break;
+    case 2:
+      if (at.is_number_integer())
+        at = static_cast<int64_t>(static_cast<uint64_t>(at.get<int64_t>()) + (random() % 2 != 0 ? 1 : -1));
+      break;
+    case 3:
+      if (at.is_boolean()) at = !at.get<bool>();
+      break;
+    case 4:
+      if (at.is_structured() && !at.empty())
+        at.erase(std::next(at.begin(), static_cast<int64_t>(random() % at.size())));
+      break;
     default: {  // a value of the same kind from elsewhere
       std::vector<json*> alike;
       for (json* value : all)
@@ -64,9 +92,12 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
   std::memcpy(&length, data, 8);
   if (length > size - 8) return LLVMFuzzerMutate(data, size, max_size);
   json header = json::parse(data + 8, data + 8 + length, nullptr, false);
-  if (!header.is_object() || !header.contains("__metadata__") || !header["__metadata__"].is_object()) return LLVMFuzzerMutate(data, size, max_size);
+  if (!header.is_object() || !header.contains("__metadata__") || !header["__metadata__"].is_object())
+    return LLVMFuzzerMutate(data, size, max_size);
   json& metadata = header["__metadata__"];
-  json plan = metadata.contains("octet.plan") && metadata["octet.plan"].is_string() ? json::parse(metadata["octet.plan"].get<std::string>(), nullptr, false) : json();
+  json plan = metadata.contains("octet.plan") && metadata["octet.plan"].is_string()
+                  ? json::parse(metadata["octet.plan"].get<std::string>(), nullptr, false)
+                  : json();
   for (unsigned n = 1 + random() % 3; n > 0; --n) {
     unsigned where = random() % 8;
     if (where == 0 || !plan.is_object()) change(header, random);

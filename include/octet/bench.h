@@ -15,7 +15,8 @@ struct BenchOptions {
   double seconds = 2.0;
 };
 
-/// One line: times of one call in milliseconds. sd with ddof 0, percentiles interpolated linearly (index (n-1) p / 100).
+/// One line: times of one call in milliseconds. sd with ddof 0, percentiles interpolated linearly (index (n-1) p /
+/// 100).
 struct BenchResult {
   std::string model, backend, precision, device;
   int64_t batch = 0, seq = 0;  ///< seq: tokens a row (the mean for real data)
@@ -27,12 +28,15 @@ struct BenchResult {
 /// Times `batch` rows of `seq` random tokens (rotating between several inputs).
 BenchResult bench_shape(Session& session, int64_t batch, int64_t seq, const BenchOptions& options = {});
 /// Times the sessions in turns, call by call, so that a drifting machine hits all alike.
-std::vector<BenchResult> bench_interleaved(std::vector<Session*> sessions, int64_t batch, int64_t seq, const BenchOptions& options = {});
+std::vector<BenchResult> bench_interleaved(std::vector<Session*> sessions, int64_t batch, int64_t seq,
+                                           const BenchOptions& options = {});
 /// Times a pass over real rows in file order, `batch` rows a call.
-BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch, const BenchOptions& options = {});
+BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch,
+                       const BenchOptions& options = {});
 
 /// The same for several sessions in turns, batch by batch; each has its own encoding of the rows.
-std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions, const std::vector<std::vector<Encoding>>& rows, int64_t batch,
+std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions,
+                                                const std::vector<std::vector<Encoding>>& rows, int64_t batch,
                                                 const BenchOptions& options = {});
 
 /// "[NAME] mean=..ms, sd=..ms, min=..ms, max=..ms, median=..ms, 95p=..ms, 99p=..ms": the reference's line.

@@ -16,18 +16,19 @@ struct CalibrateOptions {
   std::string placement = "residual-channel";
   /// "max", "percentile:P", "entropy", "mse", or "auto": per tensor by measured quantization error.
   std::string method = "auto";
-  /// Strength of channel balancing on edges into linears, 0..1; negative: the placement's default (0 for qdqbert and linear-only).
+  /// Strength of channel balancing on edges into linears, 0..1; negative: the placement's default (0 for qdqbert and
+  /// linear-only).
   double balance = -1;
-  int64_t samples = 256;     ///< rows used, spread evenly over those given (compatible: from the first on)
-  int64_t max_length = 0;    ///< rows are cut to this many tokens; 0 = the model's
+  int64_t samples = 256;   ///< rows used, spread evenly over those given (compatible: from the first on)
+  int64_t max_length = 0;  ///< rows are cut to this many tokens; 0 = the model's
   int threads = 0;
-  bool compatible = false;   ///< the reference's histograms (first batch's range, left edges), for reproducing it
-/// Pad rows to max_length with padding ids, as the reference does, to see what that does to ranges. Padding is computed
-  /// like text here: unlike the reference's it is attended to.
+  bool compatible = false;  ///< the reference's histograms (first batch's range, left edges), for reproducing it
+  /// Pad rows to max_length with padding ids, as the reference does, to see what that does to ranges. Padding is
+  /// computed like text here: unlike the reference's it is attended to.
   bool include_padding = false;
   bool quantize_head = false, quantize_pooler = false, float_embeddings = false, share_qkv = false;
-  double clip_gelu = 0;      ///< upper bound of the GELU output's range; 0 = none
-  std::string probabilities = "";  ///< "u8" or "s8"; empty: the placement's own
+  double clip_gelu = 0;                ///< upper bound of the GELU output's range; 0 = none
+  std::string probabilities = "";      ///< "u8" or "s8"; empty: the placement's own
   std::string activation_type = "s8";  ///< s2 to s8
   std::string weight_type = "s8";      ///< s2 to s8
   std::string weight_method = "max";   ///< a channel's range: "max", "percentile:P" or "mse"
@@ -41,7 +42,8 @@ class Calibration {
   /// Throws not_found, corrupt (with the tensor).
   static Calibration load(const std::filesystem::path& path);
   void save(const std::filesystem::path& path) const;
-  /// Statistics of both, ranges chosen again. Throws invalid_argument when they belong to different models or placements.
+  /// Statistics of both, ranges chosen again. Throws invalid_argument when they belong to different models or
+  /// placements.
   static Calibration merge(const Calibration& a, const Calibration& b);
 
   /// Hash of the model it belongs to (ModelInfo::hash).
@@ -53,12 +55,12 @@ class Calibration {
   /// One line a quantizer.
   struct Range {
     std::string quantizer;
-    std::string tensor;   ///< the value that it quantizes
-    std::string type;     ///< "s8"
+    std::string tensor;  ///< the value that it quantizes
+    std::string type;    ///< "s8"
     std::string method;
-    double lo = 0, hi = 0;            ///< the real range (largest over channels)
+    double lo = 0, hi = 0;  ///< the real range (largest over channels)
     double observed_amax = 0;
-    int64_t channels = 1;             ///< scales
+    int64_t channels = 1;  ///< scales
   };
   std::vector<Range> ranges() const;
 

@@ -12,17 +12,19 @@
 
 namespace octet {
 
-/// Which columns of a file mean what: a name, a 1-based number, or empty for the default. Defaults, the first that the file has:
+/// Which columns of a file mean what: a name, a 1-based number, or empty for the default. Defaults, the first that the
+/// file has:
 ///   text   sentence, sentence1, premise, text, question, #1 String
-///   pair   sentence2 for sentence1, hypothesis for premise, #2 String for #1 String; only where the text is a default, too
-///   label  label, gold_label, score, labels, Quality
+///   pair   sentence2 for sentence1, hypothesis for premise, #2 String for #1 String; only where the text is a default,
+///   too label  label, gold_label, score, labels, Quality
 /// "-" means: no such column, even if the file has one of the default names.
 /// Names are compared as they are, then without regard to case.
 struct DatasetOptions {
   std::string text;
   std::string pair;
   std::string label;
-  /// "tsv", "csv" or "jsonl"; empty: by the name's ending (.tsv .txt .csv .jsonl .ndjson .json), else by the first line.
+  /// "tsv", "csv" or "jsonl"; empty: by the name's ending (.tsv .txt .csv .jsonl .ndjson .json), else by the first
+  /// line.
   std::string format;
   /// Rows read, from the first on; 0 means all.
   int64_t limit = 0;
@@ -31,11 +33,12 @@ struct DatasetOptions {
 /// Rows of text, perhaps a pair, perhaps a label: immutable, cheap to copy (copies share the rows).
 class Dataset {
  public:
-  /// Reads a file. TSV has no quoting and CSV that of RFC 4180 (quoted fields may hold commas, quotes and line breaks); a byte-order mark and
-  /// empty lines are dropped. The first line is a header if it has a default or a requested name in it; a file without one needs
-  /// column numbers, except one with CoLA's four columns. In JSON lines (or an array) the first object's keys are the columns; lists become their items
-  /// with spaces between. Throws not_found, corrupt (too few fields, not UTF-8, broken JSON or quoting, each with its line),
-  /// invalid_argument (no such column, with the nearest names; an empty file; an unknown format).
+  /// Reads a file. TSV has no quoting and CSV that of RFC 4180 (quoted fields may hold commas, quotes and line breaks);
+  /// a byte-order mark and empty lines are dropped. The first line is a header if it has a default or a requested name
+  /// in it; a file without one needs column numbers, except one with CoLA's four columns. In JSON lines (or an array)
+  /// the first object's keys are the columns; lists become their items with spaces between. Throws not_found, corrupt
+  /// (too few fields, not UTF-8, broken JSON or quoting, each with its line), invalid_argument (no such column, with
+  /// the nearest names; an empty file; an unknown format).
   static Dataset load(const std::filesystem::path& path, const DatasetOptions& options = {});
   /// The same from text in memory; `source` stands for the file's name in errors and endings.
   static Dataset parse(std::string_view content, const std::string& source, const DatasetOptions& options = {});
@@ -74,8 +77,8 @@ std::vector<double> label_numbers(const Dataset& data);
 
 /// How rows are grouped; a batch ends when one more row would exceed either limit.
 struct BatchOptions {
-  int64_t max_rows = 0;        ///< 0 means no limit
-  int64_t max_tokens = 0;      ///< real tokens, nothing is padded; 0 means no limit; a longer row gets a batch of its own
+  int64_t max_rows = 0;    ///< 0 means no limit
+  int64_t max_tokens = 0;  ///< real tokens, nothing is padded; 0 means no limit; a longer row gets a batch of its own
   bool sort_by_length = true;  ///< longest first, equal ones in file order; else file order
 };
 /// Groups rows of the given lengths (in tokens): row numbers by batch, each row once. Feed them to OwnedBatch::add.

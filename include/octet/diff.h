@@ -12,11 +12,11 @@ namespace octet {
 
 /// One value that both have.
 struct DiffRow {
-  std::string value;          ///< name in the graph
-  std::string step;           ///< of B: the graph nodes that it computes
-  std::string kernel;         ///< of B
-  /// How B's step computes: "integer" (no float arithmetic but scaling and rounding), "epilogue" (integer sums, then f32), "approximate" (GELU,
-  /// tanh, exp, or a kernel flagged so), "float".
+  std::string value;   ///< name in the graph
+  std::string step;    ///< of B: the graph nodes that it computes
+  std::string kernel;  ///< of B
+  /// How B's step computes: "integer" (no float arithmetic but scaling and rounding), "epilogue" (integer sums, then
+  /// f32), "approximate" (GELU, tanh, exp, or a kernel flagged so), "float".
   std::string arithmetic;
   int64_t elements = 0;
   double max_abs = 0;         ///< largest difference, in real units
@@ -29,17 +29,18 @@ struct DiffRow {
 };
 
 struct DiffOptions {
-  /// true: every step of B gets A's values as inputs, so that each row judges one step alone; false: both run freely. Values that A does
-  /// not have are taken from B's own run.
+  /// true: every step of B gets A's values as inputs, so that each row judges one step alone; false: both run freely.
+  /// Values that A does not have are taken from B's own run.
   bool teacher_forced = false;
   int threads = 0;  ///< 0: one per CPU that this process may use
 };
 
-/// Compares plans A (usually a simulated one) and B on a batch, in B's order. Throws invalid_argument when no value is common. A plan for a
-/// GPU needs that GPU.
+/// Compares plans A (usually a simulated one) and B on a batch, in B's order. Throws invalid_argument when no value is
+/// common. A plan for a GPU needs that GPU.
 std::vector<DiffRow> diff(const Plan& a, const Plan& b, const Batch& batch, const DiffOptions& options = {});
 
-/// Joins the rows of another batch to those of the first ones: sums and maxima over both. Both come from the same plans and options.
+/// Joins the rows of another batch to those of the first ones: sums and maxima over both. Both come from the same plans
+/// and options.
 void merge_rows(std::vector<DiffRow>* into, const std::vector<DiffRow>& more);
 
 }  // namespace octet

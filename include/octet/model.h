@@ -27,7 +27,7 @@ std::string_view name(Task task) noexcept;
 
 /// Facts about a model; a compiled plan keeps them.
 struct ModelInfo {
-  std::string family;     ///< "bert", "roberta"
+  std::string family;  ///< "bert", "roberta"
   Task task = Task::encoder;
   int64_t vocabulary = 0;
   int64_t layers = 0;
@@ -46,15 +46,16 @@ struct ModelInfo {
 
 struct LoadOptions {
   bool check_finite = true;  ///< refuse NaN and Inf weights (one pass over them)
-  /// Give the encoder a fresh head: sequence classification with this many labels (deterministic initialisation). 0 keeps the head.
+  /// Give the encoder a fresh head: sequence classification with this many labels (deterministic initialisation). 0
+  /// keeps the head.
   int64_t new_labels = 0;
 };
 
 /// A loaded Hugging Face folder: immutable, cheap to copy, usable from many threads.
 class Model {
  public:
-  /// Reads config.json, the weights and the tokenizer (when there is one). Throws not_found, corrupt, unsupported (family, activation ...);
-  /// missing, unexpected and mis-shaped tensors are listed all at once.
+  /// Reads config.json, the weights and the tokenizer (when there is one). Throws not_found, corrupt, unsupported
+  /// (family, activation ...); missing, unexpected and mis-shaped tensors are listed all at once.
   static Model load(const std::filesystem::path& folder, const LoadOptions& options = {});
 
   const ModelInfo& info() const noexcept;

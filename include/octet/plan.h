@@ -27,27 +27,29 @@ struct CompileOptions {
   std::string device = "cpu";
   /// Ranges for INT8; none means dynamic ranges. Must belong to this model (hash).
   std::optional<Calibration> calibration;
-  /// Chooses ranges again from the calibration's statistics ("max", "percentile:99.99", "entropy", "mse", "auto"); empty keeps its own.
+  /// Chooses ranges again from the calibration's statistics ("max", "percentile:99.99", "entropy", "mse", "auto");
+  /// empty keeps its own.
   std::string method;
   bool float_embeddings = false;  ///< keep embedding tables in float (INT8 stores them with one scale a row)
   /// Build the fake-quant graph on float kernels instead: what INT8 should compute, node by node.
   bool simulate = false;
-  int64_t max_tokens = 0;  ///< most tokens of a batch, which bounds the arena; longer ones are refused; 0 = 16384 on CUDA, any on a CPU
+  int64_t max_tokens =
+      0;  ///< most tokens of a batch, which bounds the arena; longer ones are refused; 0 = 16384 on CUDA, any on a CPU
   int64_t max_length = 0;  ///< most tokens of a text; longer ones are refused; 0 = the model's
 };
 
 /// One step of a plan.
 struct ExplainedOp {
-  std::string name;       ///< the graph nodes it computes
-  std::string kind;       ///< "gemm", "attention", "norm", "embed", "pool", "elementwise", "scores", "positions"
+  std::string name;  ///< the graph nodes it computes
+  std::string kind;  ///< "gemm", "attention", "norm", "embed", "pool", "elementwise", "scores", "positions"
   std::string kernel;
-  std::string precision;  ///< "int8", "fp32", ...
-  double macs = 0;        ///< multiply-accumulates of matrix products at the explained shape
-  int64_t bytes = 0;      ///< weights and activations touched at the explained shape
-  double ms = 0;          ///< median; 0 when not timed
-  double share = 0;       ///< of the sum of ms
+  std::string precision;             ///< "int8", "fp32", ...
+  double macs = 0;                   ///< multiply-accumulates of matrix products at the explained shape
+  int64_t bytes = 0;                 ///< weights and activations touched at the explained shape
+  double ms = 0;                     ///< median; 0 when not timed
+  double share = 0;                  ///< of the sum of ms
   std::vector<std::string> refused;  ///< better kernels and why they were not taken
-  std::string note;       ///< why it is not INT8, in an INT8 plan
+  std::string note;                  ///< why it is not INT8, in an INT8 plan
 };
 struct Explanation {
   double int8_work_fraction = 0;  ///< INT8 share of the multiply-accumulates of all matrix products, attention included
@@ -92,8 +94,9 @@ class Plan {
 
 Plan compile(const Model& model, const CompileOptions& options = {});
 
-/// Runs the model in float over `rows` and records statistics of every tensor that the placement quantizes. `options.samples` rows are taken,
-/// spread evenly. Throws invalid_argument (no rows).
-Calibration calibrate(const Model& model, std::span<const Encoding> rows, const CalibrateOptions& options = {}, const Progress& progress = {});
+/// Runs the model in float over `rows` and records statistics of every tensor that the placement quantizes.
+/// `options.samples` rows are taken, spread evenly. Throws invalid_argument (no rows).
+Calibration calibrate(const Model& model, std::span<const Encoding> rows, const CalibrateOptions& options = {},
+                      const Progress& progress = {});
 
 }  // namespace octet

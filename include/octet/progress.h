@@ -7,7 +7,8 @@
 
 namespace octet {
 
-/// Called from the working thread with the name of the stage and how much of it is done; an empty function means silence.
+/// Called from the working thread with the name of the stage and how much of it is done; an empty function means
+/// silence.
 using Progress = std::function<void(std::string_view stage, int64_t done, int64_t total)>;
 
 }  // namespace octet

@@ -32,14 +32,17 @@ struct Output {
   int64_t rows = 0;  ///< texts, or tokens for the tasks that answer per token
   int64_t width = 0;
   std::span<const float> values;  ///< [rows, width]
-  std::span<const float> operator[](int64_t row) const { return values.subspan(static_cast<size_t>(row * width), static_cast<size_t>(width)); }
+  std::span<const float> operator[](int64_t row) const {
+    return values.subspan(static_cast<size_t>(row * width), static_cast<size_t>(width));
+  }
 };
 
 struct SessionOptions {
   int threads = 0;  ///< CPU: 0 = one per CPU that this process may use
 };
 
-/// Scratch memory and threads (CPU) or a stream (CUDA) for running a plan; move-only, one per thread of use. Many sessions may share a plan.
+/// Scratch memory and threads (CPU) or a stream (CUDA) for running a plan; move-only, one per thread of use. Many
+/// sessions may share a plan.
 class Session {
  public:
   explicit Session(const Plan& plan, const SessionOptions& options = {});
@@ -47,7 +50,8 @@ class Session {
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
 
-  /// Throws invalid_argument (ids out of range, a text longer than the model's positions, an empty batch), out_of_memory, device.
+  /// Throws invalid_argument (ids out of range, a text longer than the model's positions, an empty batch),
+  /// out_of_memory, device.
   Output run(const Batch& batch);
 
   const Plan& plan() const noexcept;

@@ -9,11 +9,11 @@ namespace octet {
 
 /// One row of a kernel table.
 struct KernelInfo {
-  std::string table;   ///< "gemm", "attention", ...
+  std::string table;  ///< "gemm", "attention", ...
   std::string name;
-  std::string device;  ///< "cpu" or "cuda"
-  bool usable = false; ///< some shape or type of its table runs on it here
-  std::string reason;  ///< why not, when it is not
+  std::string device;        ///< "cpu" or "cuda"
+  bool usable = false;       ///< some shape or type of its table runs on it here
+  std::string reason;        ///< why not, when it is not
   bool approximate = false;  ///< may differ from the reference by one step in rare cases
 };
 
@@ -28,8 +28,8 @@ struct SystemInfo {
   std::string gpu_target;             ///< "sm90a"
   std::string gpu_reason;             ///< why there is none
   std::string driver;
-  int64_t gpu_memory = 0;             ///< bytes
-  std::vector<KernelInfo> kernels;    ///< table by table, best first
+  int64_t gpu_memory = 0;           ///< bytes
+  std::vector<KernelInfo> kernels;  ///< table by table, best first
 };
 
 /// Throws unsupported or invalid_argument when OCTET_TARGET names what this CPU is not.

@@ -41,7 +41,8 @@ struct TextSpan {
 struct Encoding {
   std::vector<int32_t> ids;
   std::vector<int32_t> type_ids;
-  /// Where the token comes from in its own text (see `sequence_ids`); {0, 0} for special tokens. Empty without EncodeOptions::offsets.
+  /// Where the token comes from in its own text (see `sequence_ids`); {0, 0} for special tokens. Empty without
+  /// EncodeOptions::offsets.
   std::vector<TextSpan> offsets;
   /// 0 for tokens of the text, 1 for those of the pair, -1 for special tokens that encoding added.
   std::vector<int8_t> sequence_ids;
@@ -62,22 +63,29 @@ class Tokenizer {
   /// Loads from a Hugging Face folder: tokenizer.json if it is there, else vocab.txt (WordPiece), else vocab.json with
   /// merges.txt (byte-level BPE); the latter two follow tokenizer_config.json, special_tokens_map.json and
   /// added_tokens.json.
-  /// Throws not_found (no such files), corrupt (with the file), unsupported (a component octet does not know, with the known ones).
+  /// Throws not_found (no such files), corrupt (with the file), unsupported (a component octet does not know, with the
+  /// known ones).
   static Tokenizer load(const std::filesystem::path& folder);
   /// Reads the text of a tokenizer.json; `where` names it in errors. Throws as load does.
   static Tokenizer from_json(std::string_view json, const std::string& where = "tokenizer.json");
 
-  /// A tokenizer.json without truncation and padding that from_json turns into an equal tokenizer, wherever this one came from.
+  /// A tokenizer.json without truncation and padding that from_json turns into an equal tokenizer, wherever this one
+  /// came from.
   std::string to_json() const;
 
-  /// Encodes a text, or a text and its pair, as the tokenizer's post-processor joins them. Text is UTF-8 of any length and may be
-  /// empty. Throws invalid_argument: not UTF-8 (with the byte), a max_length below the number of special tokens, a truncation that cannot reach it.
-  Encoding encode(std::string_view text, std::optional<std::string_view> pair = std::nullopt, const EncodeOptions& options = {}) const;
+  /// Encodes a text, or a text and its pair, as the tokenizer's post-processor joins them. Text is UTF-8 of any length
+  /// and may be empty. Throws invalid_argument: not UTF-8 (with the byte), a max_length below the number of special
+  /// tokens, a truncation that cannot reach it.
+  Encoding encode(std::string_view text, std::optional<std::string_view> pair = std::nullopt,
+                  const EncodeOptions& options = {}) const;
   /// The same into `result`, whose memory is used again.
-  void encode_into(std::string_view text, std::optional<std::string_view> pair, const EncodeOptions& options, Encoding& result) const;
-  /// Encodes many, on `threads` threads (0: one per CPU). `pairs` is empty or as long as `texts`. Throws as encode, naming the row.
-  std::vector<Encoding> encode_batch(std::span<const std::string_view> texts, std::span<const std::string_view> pairs = {},
-                                     const EncodeOptions& options = {}, int threads = 1) const;
+  void encode_into(std::string_view text, std::optional<std::string_view> pair, const EncodeOptions& options,
+                   Encoding& result) const;
+  /// Encodes many, on `threads` threads (0: one per CPU). `pairs` is empty or as long as `texts`. Throws as encode,
+  /// naming the row.
+  std::vector<Encoding> encode_batch(std::span<const std::string_view> texts,
+                                     std::span<const std::string_view> pairs = {}, const EncodeOptions& options = {},
+                                     int threads = 1) const;
 
   /// The text of tokens, through the tokenizer's decoder; unknown ids are skipped.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
@@ -88,7 +96,8 @@ class Tokenizer {
   std::optional<int32_t> id_of(std::string_view token) const;
   /// The token as the vocabulary writes it ("##ing", "Ġthe"); empty for an unknown id.
   std::string token_of(int32_t id) const;
-  /// Ids of tokens by role, where the tokenizer has them under a usual name ([PAD], <pad>, ...) or its configuration names them.
+  /// Ids of tokens by role, where the tokenizer has them under a usual name ([PAD], <pad>, ...) or its configuration
+  /// names them.
   std::optional<int32_t> pad_id() const;
   std::optional<int32_t> unk_id() const;
   std::optional<int32_t> cls_id() const;

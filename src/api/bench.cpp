@@ -17,9 +17,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double milliseconds(Clock::time_point begin) { return std::chrono::duration<double, std::milli>(Clock::now() - begin).count(); }
+double milliseconds(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
 
-constexpr int kInputs = 8;         // different inputs, so that no call finds its data in the caches of the last
+constexpr int kInputs = 8;  // different inputs, so that no call finds its data in the caches of the last
 constexpr int kFewestRepeats = 10;
 
 bool on_gpu(const Plan& plan) { return plan.state()->target.device == DeviceKind::cuda; }
@@ -42,12 +44,14 @@ BenchResult describe(const Plan& plan, int64_t batch, double seq) {
 
 void fill(BenchResult* result, const std::vector<double>& samples, double rows_per_call) {
   bench::Summary s = bench::summarize(samples);
-  result->median_ms = s.median, result->mean_ms = s.mean, result->sd_ms = s.sd, result->min_ms = s.min, result->max_ms = s.max;
+  result->median_ms = s.median, result->mean_ms = s.mean, result->sd_ms = s.sd, result->min_ms = s.min,
+  result->max_ms = s.max;
   result->p95_ms = s.p95, result->p99_ms = s.p99, result->runs = s.count;
   result->rows_per_s = s.median > 0 ? rows_per_call / s.median * 1e3 : 0;
 }
 
-// `batch` rows of `seq` random ids. Low ids are special tokens (padding moves RoBERTa's positions), so they are left out.
+// `batch` rows of `seq` random ids. Low ids are special tokens (padding moves RoBERTa's positions), so they are left
+// out.
 OwnedBatch random_batch(const ModelInfo& info, int64_t batch, int64_t seq, uint32_t seed) {
   std::mt19937 random(seed);
   auto vocabulary = static_cast<int32_t>(std::max<int64_t>(info.vocabulary, 1));
@@ -83,7 +87,8 @@ std::vector<std::vector<double>> measure(size_t sessions, int warmup, const Benc
   auto begin = Clock::now();
   for (int i = 0;; ++i) {
     bool enough = options.repeats > 0 ? i >= options.repeats
-                                      : i >= kFewestRepeats && milliseconds(begin) >= options.seconds * 1e3 * static_cast<double>(sessions);
+                                      : i >= kFewestRepeats && milliseconds(begin) >= options.seconds * 1e3 *
+                                                                                          static_cast<double>(sessions);
     if (enough) return samples;
     for (size_t s = 0; s < sessions; ++s) {
       auto start = Clock::now();
@@ -95,7 +100,8 @@ std::vector<std::vector<double>> measure(size_t sessions, int warmup, const Benc
 
 }  // namespace
 
-std::vector<BenchResult> bench_interleaved(std::vector<Session*> sessions, int64_t batch, int64_t seq, const BenchOptions& options) {
+std::vector<BenchResult> bench_interleaved(std::vector<Session*> sessions, int64_t batch, int64_t seq,
+                                           const BenchOptions& options) {
   std::vector<std::vector<OwnedBatch>> inputs;
   std::vector<BenchResult> results;
   int warmup = 0;
@@ -107,8 +113,9 @@ std::vector<BenchResult> bench_interleaved(std::vector<Session*> sessions, int64
     inputs.push_back(std::move(own));
     results.push_back(describe(session->plan(), batch, static_cast<double>(seq)));
   }
-  auto samples = measure(sessions.size(), warmup, options,
-                         [&](size_t s, int i) { sessions[s]->run(inputs[s][static_cast<size_t>(i % kInputs)].view()); });
+  auto samples = measure(sessions.size(), warmup, options, [&](size_t s, int i) {
+    sessions[s]->run(inputs[s][static_cast<size_t>(i % kInputs)].view());
+  });
   for (size_t s = 0; s < sessions.size(); ++s) fill(&results[s], samples[s], static_cast<double>(batch));
   return results;
 }
@@ -117,7 +124,8 @@ BenchResult bench_shape(Session& session, int64_t batch, int64_t seq, const Benc
   return bench_interleaved({&session}, batch, seq, options).front();
 }
 
-std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions, const std::vector<std::vector<Encoding>>& rows, int64_t batch,
+std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions,
+                                                const std::vector<std::vector<Encoding>>& rows, int64_t batch,
                                                 const BenchOptions& options) {
   OCTET_CHECK(sessions.size() == rows.size(), "one list of rows a session");
   std::vector<std::vector<OwnedBatch>> inputs;
@@ -126,7 +134,8 @@ std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& ses
   size_t calls = 0;
   for (size_t s = 0; s < sessions.size(); ++s) {
     if (rows[s].empty() || batch < 1)
-      fail(ErrorCode::invalid_argument, {.what = "cannot time the data", .expected = "expected at least one row and a batch of at least one"});
+      fail(ErrorCode::invalid_argument,
+           {.what = "cannot time the data", .expected = "expected at least one row and a batch of at least one"});
     std::vector<OwnedBatch> batches;
     int64_t tokens = 0;
     for (size_t r = 0; r < rows[s].size(); ++r) {
@@ -136,7 +145,8 @@ std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& ses
     }
     calls = std::max(calls, batches.size());
     inputs.push_back(std::move(batches));
-    results.push_back(describe(sessions[s]->plan(), batch, static_cast<double>(tokens) / static_cast<double>(rows[s].size())));
+    results.push_back(
+        describe(sessions[s]->plan(), batch, static_cast<double>(tokens) / static_cast<double>(rows[s].size())));
     warmup = std::max(warmup, warmup_calls(sessions[s]->plan(), options));
   }
   for (size_t i = 0; i < static_cast<size_t>(warmup); ++i)
@@ -154,22 +164,30 @@ std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& ses
         samples[s].push_back(milliseconds(start));
       }
     ++passes;
-  } while (options.repeats > 0 ? passes < options.repeats : milliseconds(begin) < options.seconds * 1e3 * static_cast<double>(sessions.size()));
+  } while (options.repeats > 0 ? passes < options.repeats
+                               : milliseconds(begin) < options.seconds * 1e3 * static_cast<double>(sessions.size()));
   for (size_t s = 0; s < sessions.size(); ++s) {
     fill(&results[s], samples[s], static_cast<double>(batch));
     double total = std::accumulate(samples[s].begin(), samples[s].end(), 0.0);
-    results[s].rows_per_s = total > 0 ? static_cast<double>(rows[s].size()) * static_cast<double>(passes) / total * 1e3 : 0;
+    results[s].rows_per_s =
+        total > 0 ? static_cast<double>(rows[s].size()) * static_cast<double>(passes) / total * 1e3 : 0;
   }
   return results;
 }
 
-BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch, const BenchOptions& options) {
+BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int64_t batch,
+                       const BenchOptions& options) {
   return bench_rows_interleaved({&session}, {rows}, batch, options).front();
 }
 
 std::string timing_line(const std::string& name, const BenchResult& r) {
-  return bench::timing_line(name, {.median = r.median_ms, .mean = r.mean_ms, .sd = r.sd_ms, .min = r.min_ms, .max = r.max_ms,
-                                   .p95 = r.p95_ms, .p99 = r.p99_ms});
+  return bench::timing_line(name, {.median = r.median_ms,
+                                   .mean = r.mean_ms,
+                                   .sd = r.sd_ms,
+                                   .min = r.min_ms,
+                                   .max = r.max_ms,
+                                   .p95 = r.p95_ms,
+                                   .p99 = r.p99_ms});
 }
 
 }  // namespace octet

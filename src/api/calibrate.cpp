@@ -7,8 +7,10 @@
 
 namespace octet {
 
-Calibration calibrate(const Model& model, std::span<const Encoding> rows, const CalibrateOptions& options, const Progress& progress) {
-  if (rows.empty()) fail(ErrorCode::invalid_argument, {.what = "cannot calibrate without rows", .hint = "give texts with --data"});
+Calibration calibrate(const Model& model, std::span<const Encoding> rows, const CalibrateOptions& options,
+                      const Progress& progress) {
+  if (rows.empty())
+    fail(ErrorCode::invalid_argument, {.what = "cannot calibrate without rows", .hint = "give texts with --data"});
   const Model::State& state = model.state();
   std::vector<CalibrationRow> views;
   for (const Encoding& row : rows) views.push_back({row.ids, row.type_ids});

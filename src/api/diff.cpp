@@ -42,7 +42,8 @@ struct Place {
 class Run {
  public:
   Run(const Plan& plan, std::shared_ptr<ThreadPool> pool)
-      : executor_(plan.state()->program, std::move(pool), plan.state()->target.device == DeviceKind::cpu ? host_target() : plan.state()->target, true),
+      : executor_(plan.state()->program, std::move(pool),
+                  plan.state()->target.device == DeviceKind::cpu ? host_target() : plan.state()->target, true),
         program_(executor_.program()) {
     for (size_t s = 0; s < program_.steps.size(); ++s)
       for (const Slot& slot : program_.steps[s].outputs) producer_[slot.buffer] = s;
@@ -74,7 +75,9 @@ class Run {
     return found == producer_.end() ? nullptr : &program_.steps[found->second];
   }
 
-  int64_t leading(const Place& place) { return executor_.elements(place.buffer) / std::max<int64_t>(buffer(place.buffer).width, 1); }
+  int64_t leading(const Place& place) {
+    return executor_.elements(place.buffer) / std::max<int64_t>(buffer(place.buffer).width, 1);
+  }
 
   /// A buffer's content, read from where the executor runs.
   struct Memory {
@@ -108,8 +111,11 @@ class Run {
         int64_t at = r * b.width + place.column + c;
         float value = 0;
         switch (b.dtype) {
-          case DType::s8: case DType::u8:
-            value = int8::dequantize(integer(m, b.dtype, at), b.row_scale ? m.row_scale[static_cast<size_t>(r)] : scale[place.column + c], b.zero_point);
+          case DType::s8:
+          case DType::u8:
+            value = int8::dequantize(integer(m, b.dtype, at),
+                                     b.row_scale ? m.row_scale[static_cast<size_t>(r)] : scale[place.column + c],
+                                     b.zero_point);
             break;
           case DType::s32: value = static_cast<float>(element<int32_t>(m, at)); break;
           case DType::f16: value = f32_from_f16(element<uint16_t>(m, at)); break;
@@ -149,7 +155,8 @@ class Comparison {
  public:
   Comparison(Run& a, Run& b, ThreadPool& pool) : a_(a), b_(b), pool_(pool) {}
 
-  /// Nothing when A lacks one of the buffer's values. Where A has no such quantizer (a float plan) its value before quantization serves.
+  /// Nothing when A lacks one of the buffer's values. Where A has no such quantizer (a float plan) its value before
+  /// quantization serves.
   std::optional<Content> content(int32_t id) {
     const Buffer& b = b_.buffer(id);
     std::optional<Content> found = named(id, split(b.value));
@@ -207,7 +214,8 @@ class Comparison {
     const Run::Memory& memory = b_.memory(id);
     for (int64_t i = 0; i < row.elements; ++i) {
       int64_t steps = 0;
-      if (b.dtype == DType::s32) steps = static_cast<int64_t>(std::fabs(want.real[static_cast<size_t>(i)] - got[static_cast<size_t>(i)]));
+      if (b.dtype == DType::s32)
+        steps = static_cast<int64_t>(std::fabs(want.real[static_cast<size_t>(i)] - got[static_cast<size_t>(i)]));
       else steps = std::abs(Run::integer(memory, b.dtype, i) - stored(want, b.dtype, i));
       equal += steps == 0;
       row.max_steps = std::max(row.max_steps, steps);
@@ -217,9 +225,7 @@ class Comparison {
   }
 
   /// Puts A's values into B's buffer.
-  void restore(int32_t id, const Content& content) {
-    b_.write(id, content.bytes, content.row_scale);
-  }
+  void restore(int32_t id, const Content& content) { b_.write(id, content.bytes, content.row_scale); }
 
  private:
   static int32_t stored(const Content& content, DType type, int64_t at) {
@@ -228,7 +234,8 @@ class Comparison {
   }
   static bool is_quantizer(const Step* step) {
     const auto* desc = step == nullptr ? nullptr : std::get_if<ElementwiseDesc>(&step->desc);
-    return desc != nullptr && (desc->kind == ElementwiseKind::fake_quant || desc->kind == ElementwiseKind::fake_quant_token);
+    return desc != nullptr &&
+           (desc->kind == ElementwiseKind::fake_quant || desc->kind == ElementwiseKind::fake_quant_token);
   }
 
   static void encode_plain(const Buffer& b, Content* content) {
@@ -243,8 +250,8 @@ class Comparison {
       else halves[i] = b.dtype == DType::f16 ? f16_from_f32(content->real[i]) : bf16_from_f32(content->real[i]);
   }
 
-  // Values on the grid of a scale come back as its exact integers: the two roundings of q * scale * (1 / scale) move by far
-  // less than half a step.
+  // Values on the grid of a scale come back as its exact integers: the two roundings of q * scale * (1 / scale) move by
+  // far less than half a step.
   void encode_static(int32_t id, const Buffer& b, int64_t rows, Content* content) {
     const float* scale = b_.program().weights.at(b.scale).as<float>().data();
     int32_t lo = b.dtype == DType::u8 ? 0 : -128, hi = b.dtype == DType::u8 ? 255 : 127;
@@ -277,7 +284,8 @@ class Comparison {
       if (a_.buffer(source.buffer).width == b.width) raw = a_.real({source.buffer, 0, b.width});
     }
     ElementwiseDesc desc{.kind = ElementwiseKind::quantize_token, .n = b.width, .x = DType::f32, .y = DType::s8};
-    ElementwiseArgs args{.m = rows, .x = raw.data(), .row_scale = content->row_scale.data(), .y = content->bytes.data()};
+    ElementwiseArgs args{
+        .m = rows, .x = raw.data(), .row_scale = content->row_scale.data(), .y = content->bytes.data()};
     std::span<const ElementwiseKernel> table = elementwise_kernels();
     table.back().run(desc, args, {.pool = &pool_});
   }
@@ -290,11 +298,14 @@ class Comparison {
       return d->activation == Activation::none || d->activation == Activation::relu ? "epilogue" : "approximate";
     }
     if (const auto* d = std::get_if<AttentionDesc>(&step.desc)) return is_8bit(d->p) ? "approximate" : "float";
-    if (const auto* d = std::get_if<NormDesc>(&step.desc)) return is_8bit(d->a) || is_8bit(d->y[0].dtype) || is_8bit(d->y[1].dtype) ? "epilogue" : "float";
-    if (const auto* d = std::get_if<EmbedDesc>(&step.desc)) return is_8bit(d->table[0]) || is_8bit(d->y[0].dtype) ? "epilogue" : "float";
+    if (const auto* d = std::get_if<NormDesc>(&step.desc))
+      return is_8bit(d->a) || is_8bit(d->y[0].dtype) || is_8bit(d->y[1].dtype) ? "epilogue" : "float";
+    if (const auto* d = std::get_if<EmbedDesc>(&step.desc))
+      return is_8bit(d->table[0]) || is_8bit(d->y[0].dtype) ? "epilogue" : "float";
     if (const auto* d = std::get_if<PoolDesc>(&step.desc))
       return !is_8bit(d->x) ? "float" : d->kind == PoolKind::mean || d->normalize ? "epilogue" : "integer";
-    if (const auto* d = std::get_if<ElementwiseDesc>(&step.desc)) return is_8bit(d->x) || is_8bit(d->y) ? "integer" : "float";
+    if (const auto* d = std::get_if<ElementwiseDesc>(&step.desc))
+      return is_8bit(d->x) || is_8bit(d->y) ? "integer" : "float";
     return std::holds_alternative<PositionsDesc>(step.desc) ? "integer" : "float";
   }
   template <typename Kernel>
@@ -303,11 +314,15 @@ class Comparison {
     return row != nullptr && row->approximate;
   }
   static bool approximate_row(const Step& s, const GemmDesc&) { return approximate_in(gemm_kernels(), s.kernel); }
-  static bool approximate_row(const Step& s, const AttentionDesc&) { return approximate_in(attention_kernels(), s.kernel); }
+  static bool approximate_row(const Step& s, const AttentionDesc&) {
+    return approximate_in(attention_kernels(), s.kernel);
+  }
   static bool approximate_row(const Step& s, const NormDesc&) { return approximate_in(norm_kernels(), s.kernel); }
   static bool approximate_row(const Step& s, const EmbedDesc&) { return approximate_in(embed_kernels(), s.kernel); }
   static bool approximate_row(const Step& s, const PoolDesc&) { return approximate_in(pool_kernels(), s.kernel); }
-  static bool approximate_row(const Step& s, const ElementwiseDesc&) { return approximate_in(elementwise_kernels(), s.kernel); }
+  static bool approximate_row(const Step& s, const ElementwiseDesc&) {
+    return approximate_in(elementwise_kernels(), s.kernel);
+  }
   static bool approximate_row(const Step& s, const ScoresDesc&) { return approximate_in(scores_kernels(), s.kernel); }
   static bool approximate_row(const Step&, const PositionsDesc&) { return false; }
 
@@ -338,7 +353,8 @@ std::vector<DiffRow> diff(const Plan& a, const Plan& b, const Batch& batch, cons
     }
   }
   if (rows.empty())
-    fail(ErrorCode::invalid_argument, {.what = "cannot compare the two models", .expected = "they have no value of one name and width in common",
+    fail(ErrorCode::invalid_argument, {.what = "cannot compare the two models",
+                                       .expected = "they have no value of one name and width in common",
                                        .hint = "compare forms of one model"});
   return rows;
 }

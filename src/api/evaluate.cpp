@@ -13,7 +13,9 @@ namespace octet {
 
 namespace {
 
-bool is_pair_of_embeddings(const ModelInfo& info, const Dataset& data) { return info.task == Task::embedding && data.has_pair(); }
+bool is_pair_of_embeddings(const ModelInfo& info, const Dataset& data) {
+  return info.task == Task::embedding && data.has_pair();
+}
 
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
@@ -53,10 +55,13 @@ void score_numbers(Evaluation* e, std::span<const double> expected) {
 }
 
 // Words are separated by spaces, and so are their labels; a word is judged by its first token.
-void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, const std::vector<Encoding>& rows, const std::vector<float>& values) {
+void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, const std::vector<Encoding>& rows,
+                  const std::vector<float>& values) {
   if (!data.has_label())
-    fail(ErrorCode::invalid_argument, {.what = "cannot evaluate a token classifier", .expected = "expected a column with one label a word, separated by spaces",
-                                       .where = "in " + data.source(), .hint = "name the column with --label"});
+    fail(ErrorCode::invalid_argument, {.what = "cannot evaluate a token classifier",
+                                       .expected = "expected a column with one label a word, separated by spaces",
+                                       .where = "in " + data.source(),
+                                       .hint = "name the column with --label"});
   std::map<std::string, int64_t> ids;
   for (size_t i = 0; i < info.labels.size(); ++i) ids.emplace(lower(info.labels[i]), static_cast<int64_t>(i));
   std::vector<int64_t> expected;
@@ -73,8 +78,10 @@ void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, con
       auto found = ids.find(lower(std::string(labels.substr(0, end))));
       if (found == ids.end())
         fail(ErrorCode::invalid_argument, {.what = "cannot evaluate: a word has no label that the model knows",
-                                           .expected = "got '" + std::string(labels.substr(0, end)) + "' in line " + std::to_string(data.line(static_cast<int64_t>(r))),
-                                           .where = "in " + data.source(), .hint = "expected one label a word, separated by spaces"});
+                                           .expected = "got '" + std::string(labels.substr(0, end)) + "' in line " +
+                                                       std::to_string(data.line(static_cast<int64_t>(r))),
+                                           .where = "in " + data.source(),
+                                           .hint = "expected one label a word, separated by spaces"});
       labels.remove_prefix(end);
       return found->second;
     };
@@ -103,12 +110,15 @@ void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, con
 
 namespace {
 
-EncodedRows encode(const ModelInfo& info, const Tokenizer& tokenizer, const Dataset& data, int64_t max_length, int64_t limit, int threads) {
+EncodedRows encode(const ModelInfo& info, const Tokenizer& tokenizer, const Dataset& data, int64_t max_length,
+                   int64_t limit, int threads) {
   if (info.max_length > 0 && max_length > info.max_length)
     fail(ErrorCode::invalid_argument, {.what = "cannot read texts of " + std::to_string(max_length) + " tokens",
-                                       .expected = "the model takes at most " + std::to_string(info.max_length), .where = "in " + info.source});
+                                       .expected = "the model takes at most " + std::to_string(info.max_length),
+                                       .where = "in " + info.source});
   int64_t rows = rows_used(data, limit);
-  if (rows == 0) fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + data.source()});
+  if (rows == 0)
+    fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + data.source()});
   bool two = is_pair_of_embeddings(info, data);
   std::vector<std::string_view> texts, pairs;
   for (int64_t r = 0; r < rows; ++r) {
@@ -138,10 +148,13 @@ EncodedRows encode_rows(const Model& model, const Dataset& data, int64_t max_len
   return encode(model.info(), model.tokenizer(), data, max_length, limit, threads);
 }
 
-std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, int64_t batch_tokens, const Progress& progress) {
+std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, int64_t batch_tokens,
+                           const Progress& progress) {
   bool per_token = false;
   switch (session.plan().info().task) {
-    case Task::encoder: case Task::token_classification: case Task::question_answering: per_token = true; break;
+    case Task::encoder:
+    case Task::token_classification:
+    case Task::question_answering: per_token = true; break;
     default: break;
   }
   std::vector<int64_t> lengths, first;  // first: output row of each text
@@ -162,7 +175,8 @@ std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, 
     int64_t from = 0;
     for (int64_t row : group) {
       int64_t count = per_token ? lengths[static_cast<size_t>(row)] : 1;
-      std::copy_n(out.values.begin() + from * out.width, count * out.width, result.begin() + first[static_cast<size_t>(row)] * out.width);
+      std::copy_n(out.values.begin() + from * out.width, count * out.width,
+                  result.begin() + first[static_cast<size_t>(row)] * out.width);
       from += count;
     }
     done += static_cast<int64_t>(group.size());
@@ -176,9 +190,11 @@ Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions
   int64_t rows = rows_used(data, options.limit);
   if (info.task == Task::encoder || info.task == Task::question_answering)
     fail(ErrorCode::unsupported, {.what = "cannot evaluate a model for " + std::string(name(info.task)),
-                                  .expected = "expected sequence or token classification, regression, or embeddings", .where = "in " + info.source});
+                                  .expected = "expected sequence or token classification, regression, or embeddings",
+                                  .where = "in " + info.source});
   if (info.problem_type == "multi_label_classification")
-    fail(ErrorCode::unsupported, {.what = "cannot evaluate a model with several labels a text", .where = "in " + info.source});
+    fail(ErrorCode::unsupported,
+         {.what = "cannot evaluate a model with several labels a text", .where = "in " + info.source});
   // What the labels are is checked before the work.
   std::vector<int64_t> labels;
   std::vector<double> numbers;
@@ -189,8 +205,10 @@ Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions
   if (info.task == Task::regression) numbers = label_numbers(data);
   if (info.task == Task::embedding) {
     if (!data.has_pair())
-      fail(ErrorCode::invalid_argument, {.what = "cannot evaluate an embedding model", .expected = "expected pairs of texts with a number each",
-                                         .where = "in " + data.source(), .hint = "name the columns with --text, --pair and --label"});
+      fail(ErrorCode::invalid_argument, {.what = "cannot evaluate an embedding model",
+                                         .expected = "expected pairs of texts with a number each",
+                                         .where = "in " + data.source(),
+                                         .hint = "name the columns with --text, --pair and --label"});
     numbers = label_numbers(data);
   }
   numbers.resize(std::min(numbers.size(), static_cast<size_t>(rows)));
@@ -219,7 +237,8 @@ Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions
       break;
     case Task::embedding:
       for (int64_t r = 0; r < rows; ++r)
-        e.scores.push_back(static_cast<float>(cosine(row_of(values, 2 * r, e.width), row_of(values, 2 * r + 1, e.width))));
+        e.scores.push_back(
+            static_cast<float>(cosine(row_of(values, 2 * r, e.width), row_of(values, 2 * r + 1, e.width))));
       score_numbers(&e, numbers);
       break;
     default: score_tokens(&e, info, data, encoded.rows, values); break;
@@ -230,8 +249,9 @@ Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions
 
 Agreement agreement(std::span<const float> outputs, std::span<const float> other, int64_t width) {
   if (outputs.size() != other.size() || width <= 0 || outputs.size() % static_cast<size_t>(width) != 0)
-    fail(ErrorCode::invalid_argument, {.what = "cannot compare outputs of different sizes",
-                                       .expected = "got " + std::to_string(outputs.size()) + " and " + std::to_string(other.size()) + " values"});
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot compare outputs of different sizes",
+          .expected = "got " + std::to_string(outputs.size()) + " and " + std::to_string(other.size()) + " values"});
   Agreement a;
   a.min_cosine = 1;
   double square = 0, scale = 0, rows = static_cast<double>(outputs.size()) / static_cast<double>(width);

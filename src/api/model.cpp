@@ -31,7 +31,8 @@ Task task_of(const hf::ModelConfig& config) {
     case hf::Head::token_classification: return Task::token_classification;
     case hf::Head::question_answering: return Task::question_answering;
     case hf::Head::sequence_classification:
-      return config.problem_type == "regression" || config.num_labels == 1 ? Task::regression : Task::sequence_classification;
+      return config.problem_type == "regression" || config.num_labels == 1 ? Task::regression
+                                                                           : Task::sequence_classification;
   }
   return Task::encoder;
 }
@@ -56,8 +57,10 @@ ModelInfo describe(const hf::LoadedModel& loaded, const std::filesystem::path& f
   info.hidden = config.hidden_size;
   info.intermediate = config.intermediate_size;
   info.max_length = loaded.max_tokens;
-  if (config.sentence && config.sentence->max_seq_length > 0) info.max_length = std::min(info.max_length, config.sentence->max_seq_length);
-  if (info.task == Task::sequence_classification || info.task == Task::token_classification) info.labels = config.labels;
+  if (config.sentence && config.sentence->max_seq_length > 0)
+    info.max_length = std::min(info.max_length, config.sentence->max_seq_length);
+  if (info.task == Task::sequence_classification || info.task == Task::token_classification)
+    info.labels = config.labels;
   info.problem_type = config.problem_type;
   if (info.task == Task::embedding && config.sentence) {
     info.pooling = hf::name(config.sentence->pooling);
@@ -90,8 +93,10 @@ const ModelInfo& Model::info() const noexcept { return state_->info; }
 bool Model::has_tokenizer() const noexcept { return state_->tokenizer.has_value(); }
 const Tokenizer& Model::tokenizer() const {
   if (!state_->tokenizer)
-    fail(ErrorCode::not_found, {.what = "the model has no tokenizer", .where = "in " + state_->info.source,
-                                .hint = "put tokenizer.json, vocab.txt, or vocab.json with merges.txt into the folder"});
+    fail(ErrorCode::not_found,
+         {.what = "the model has no tokenizer",
+          .where = "in " + state_->info.source,
+          .hint = "put tokenizer.json, vocab.txt, or vocab.json with merges.txt into the folder"});
   return *state_->tokenizer;
 }
 std::string Model::graph_text() const { return print(state_->graph); }

@@ -45,7 +45,8 @@ Target target_for(const CompileOptions& options) {
   const kernels::device::Info& device = kernels::device::find_device();
   if (options.device != "cuda") return parse_target(options.device);
   if (!device.present)
-    fail(ErrorCode::device, {.what = "cannot compile for the GPU of this machine", .expected = device.reason,
+    fail(ErrorCode::device, {.what = "cannot compile for the GPU of this machine",
+                             .expected = device.reason,
                              .hint = "name its target, as in --device sm90a, or compile with --device cpu"});
   return device.target;
 }
@@ -76,7 +77,8 @@ Plan compile(const Model& model, const CompileOptions& options) {
   if (options.precision != Precision::int8 && options.calibration)
     fail(ErrorCode::invalid_argument, {.what = "cannot use a calibration for " + std::string(name(options.precision)),
                                        .hint = "compile with --precision int8, or without the calibration"});
-  if (state->target.device == DeviceKind::cpu && (options.precision == Precision::fp16 || options.precision == Precision::bf16))
+  if (state->target.device == DeviceKind::cpu &&
+      (options.precision == Precision::fp16 || options.precision == Precision::bf16))
     fail(ErrorCode::unsupported, {.what = "cannot compile " + std::string(name(options.precision)) + " for a CPU",
                                   .expected = "CPU plans are int8 or fp32"});
   Graph graph = source.graph;
@@ -87,14 +89,19 @@ Plan compile(const Model& model, const CompileOptions& options) {
   facts["target"] = name(state->target);
   facts["ranges"] = "float";
   if (options.precision == Precision::int8) {
-    QuantizeOptions quantize{.method = options.method, .float_embeddings = options.float_embeddings, .model_hash = source.info.hash};
+    QuantizeOptions quantize{
+        .method = options.method, .float_embeddings = options.float_embeddings, .model_hash = source.info.hash};
     if (options.calibration) quantize.calibration = &*options.calibration;
     facts["ranges"] = quantize_graph(graph, quantize);
   }
-  auto program = std::make_shared<Program>(
-      lower(graph, {.target = state->target, .float_type = float_type(options, state->target), .fuse = !options.simulate, .exact = options.simulate}));
+  auto program = std::make_shared<Program>(lower(graph, {.target = state->target,
+                                                         .float_type = float_type(options, state->target),
+                                                         .fuse = !options.simulate,
+                                                         .exact = options.simulate}));
   constexpr int64_t kTokensOnGpu = 16384;
-  program->max_tokens = options.max_tokens > 0 ? options.max_tokens : state->target.device == DeviceKind::cuda ? kTokensOnGpu : 0;
+  program->max_tokens = options.max_tokens > 0                     ? options.max_tokens
+                        : state->target.device == DeviceKind::cuda ? kTokensOnGpu
+                                                                   : 0;
   program->max_length = options.max_length;
   state->program = std::move(program);
   return Plan(std::move(state));
@@ -105,10 +112,21 @@ Plan compile(const Model& model, const CompileOptions& options) {
 namespace {
 
 json to_json(const ModelInfo& info) {
-  return {{"family", info.family}, {"task", name(info.task)}, {"vocabulary", info.vocabulary}, {"layers", info.layers},
-          {"heads", info.heads}, {"hidden", info.hidden}, {"intermediate", info.intermediate}, {"max_length", info.max_length},
-          {"labels", info.labels}, {"problem_type", info.problem_type}, {"pooling", info.pooling}, {"normalize", info.normalize},
-          {"parameters", info.parameters}, {"hash", info.hash}, {"source", info.source}};
+  return {{"family", info.family},
+          {"task", name(info.task)},
+          {"vocabulary", info.vocabulary},
+          {"layers", info.layers},
+          {"heads", info.heads},
+          {"hidden", info.hidden},
+          {"intermediate", info.intermediate},
+          {"max_length", info.max_length},
+          {"labels", info.labels},
+          {"problem_type", info.problem_type},
+          {"pooling", info.pooling},
+          {"normalize", info.normalize},
+          {"parameters", info.parameters},
+          {"hash", info.hash},
+          {"source", info.source}};
 }
 
 ModelInfo info_from_json(const json& in, const std::string& where) {
@@ -139,8 +157,13 @@ ModelInfo info_from_json(const json& in, const std::string& where) {
 
 void Plan::save(const std::filesystem::path& path) const {
   const State& state = *state_;
-  json header{{"format", kFormat}, {"model", to_json(state.info)}, {"precision", name(state.precision)}, {"simulate", state.simulate},
-              {"target", name(state.target)}, {"provenance", state.provenance}, {"program", octet::to_json(*state.program)}};
+  json header{{"format", kFormat},
+              {"model", to_json(state.info)},
+              {"precision", name(state.precision)},
+              {"simulate", state.simulate},
+              {"target", name(state.target)},
+              {"provenance", state.provenance},
+              {"program", octet::to_json(*state.program)}};
   std::map<std::string, std::string> metadata{{"octet.plan", header.dump()}};
   if (state.tokenizer) metadata["octet.tokenizer"] = state.tokenizer->to_json();
   std::vector<std::pair<std::string, Tensor>> tensors(state.program->weights.begin(), state.program->weights.end());
@@ -163,10 +186,15 @@ void check_output(const Plan::State& state, const std::string& where) {
   Task task = state.info.task;
   bool per_token = task == Task::encoder || task == Task::token_classification || task == Task::question_answering;
   bool labels = task == Task::token_classification || task == Task::sequence_classification;
-  int64_t width = task == Task::question_answering ? 2 : labels ? static_cast<int64_t>(state.info.labels.size()) : out.width;
+  int64_t width = task == Task::question_answering ? 2
+                  : labels                         ? static_cast<int64_t>(state.info.labels.size())
+                                                   : out.width;
   if ((out.extent == Extent::tokens) != per_token || out.width != width)
-    fail(ErrorCode::corrupt, {.what = "the plan is damaged", .expected = "expected an output of width " + std::to_string(width) + " a " + (per_token ? "token" : "text") +
-                                                                            " for " + std::string(name(task)), .where = "in " + where, .hint = "compile it again"});
+    fail(ErrorCode::corrupt, {.what = "the plan is damaged",
+                              .expected = "expected an output of width " + std::to_string(width) + " a " +
+                                          (per_token ? "token" : "text") + " for " + std::string(name(task)),
+                              .where = "in " + where,
+                              .hint = "compile it again"});
 }
 
 }  // namespace
@@ -176,11 +204,14 @@ Plan Plan::load(const std::filesystem::path& path) {
   Safetensors file = read_safetensors(path);
   auto found = file.metadata.find("octet.plan");
   if (found == file.metadata.end())
-    fail(ErrorCode::invalid_argument, {.what = "cannot load " + where + " as a plan", .expected = "expected a file that octet compile wrote"});
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot load " + where + " as a plan", .expected = "expected a file that octet compile wrote"});
   json header = parse_json(found->second, where);
   if (int64_t format = json_get<int64_t>(header, "format", where); format != kFormat)
-    fail(ErrorCode::unsupported, {.what = "cannot load " + where, .expected = "expected plan format " + std::to_string(kFormat) + ", got " + std::to_string(format),
-                                  .hint = "compile the model with this version of octet"});
+    fail(ErrorCode::unsupported,
+         {.what = "cannot load " + where,
+          .expected = "expected plan format " + std::to_string(kFormat) + ", got " + std::to_string(format),
+          .hint = "compile the model with this version of octet"});
   auto state = std::make_shared<State>();
   state->info = info_from_json(json_get<json>(header, "model", where), where);
   state->precision = parse_precision(json_get<std::string>(header, "precision", where));
@@ -190,7 +221,8 @@ Plan Plan::load(const std::filesystem::path& path) {
   json facts = json_get<json>(header, "provenance", where);  // items() of a temporary would dangle
   for (const auto& [key, value] : facts.items())
     if (value.is_string()) state->provenance[key] = value.get<std::string>();
-  state->program = std::make_shared<Program>(program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
+  state->program = std::make_shared<Program>(
+      program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
   check_output(*state, where);
   if (auto tokenizer = file.metadata.find("octet.tokenizer"); tokenizer != file.metadata.end())
     state->tokenizer = Tokenizer::from_json(tokenizer->second, where);
@@ -223,13 +255,17 @@ int64_t step_bytes(const Program& program, const Step& step, int64_t batch, int6
   for (const auto& [role, weight] : step.params) {
     const Tensor& tensor = program.weights.at(weight);
     // Of an embedding table only the rows of the batch are touched.
-    bytes += role.starts_with("table") ? std::min(tensor.bytes(), batch * length * tensor.bytes() / std::max<int64_t>(1, tensor.dim(0))) : tensor.bytes();
+    bytes += role.starts_with("table")
+                 ? std::min(tensor.bytes(), batch * length * tensor.bytes() / std::max<int64_t>(1, tensor.dim(0)))
+                 : tensor.bytes();
   }
   for (const std::vector<Slot>* slots : {&step.inputs, &step.outputs})
     for (const Slot& slot : *slots) {
       if (slot.buffer < 0) continue;
       const Buffer& b = program.buffers[static_cast<size_t>(slot.buffer)];
-      int64_t extent = b.extent == Extent::rows ? batch : b.extent == Extent::scores ? batch * length * length : batch * length;
+      int64_t extent = b.extent == Extent::rows     ? batch
+                       : b.extent == Extent::scores ? batch * length * length
+                                                    : batch * length;
       bytes += extent * b.width * size_of(b.dtype);
     }
   return bytes;
@@ -247,7 +283,8 @@ Explanation Plan::explain(const ExplainOptions& options) const {
   out.batch = options.batch;
   out.length = state.info.max_length > 0 ? std::min(options.length, state.info.max_length) : options.length;
   if (out.batch < 1 || out.length < 1)
-    fail(ErrorCode::invalid_argument, {.what = "cannot explain a shape of " + std::to_string(out.batch) + "x" + std::to_string(out.length)});
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot explain a shape of " + std::to_string(out.batch) + "x" + std::to_string(out.length)});
 
   std::vector<double> times(program.steps.size());
   bool runnable = state.target.device == DeviceKind::cpu || kernels::device::find_device().present;
@@ -270,12 +307,14 @@ Explanation Plan::explain(const ExplainOptions& options) const {
   out.ms = total;
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const Step& step = program.steps[i];
-    ExplainedOp op{.name = step.name, .kind = kKinds[step.desc.index()], .kernel = step.kernel, .precision = precision_of(step)};
+    ExplainedOp op{
+        .name = step.name, .kind = kKinds[step.desc.index()], .kernel = step.kernel, .precision = precision_of(step)};
     op.macs = static_cast<double>(out.batch) * multiply_accumulates(program, step, out.length);
     op.bytes = step_bytes(program, step, out.batch, out.length);
     op.ms = times[i];
     op.share = total > 0 ? times[i] / total : 0;
-    for (const kernels::Refusal& refusal : step.refused) op.refused.push_back(std::string(refusal.kernel) + ": " + refusal.reason);
+    for (const kernels::Refusal& refusal : step.refused)
+      op.refused.push_back(std::string(refusal.kernel) + ": " + refusal.reason);
     if (state.precision == Precision::int8 && op.precision != "int8") op.note = step.note;
     all += op.macs;
     if (op.precision == "int8") int8 += op.macs;

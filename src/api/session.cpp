@@ -46,7 +46,8 @@ Output Session::run(const Batch& batch) {
   int32_t id = program.outputs.front().second;
   const Buffer& buffer = program.buffers[static_cast<size_t>(id)];
   int64_t elements = executor.elements(id);
-  return {.rows = elements / buffer.width, .width = buffer.width,
+  return {.rows = elements / buffer.width,
+          .width = buffer.width,
           .values = {static_cast<const float*>(executor.output(0)), static_cast<size_t>(elements)}};
 }
 

@@ -26,7 +26,13 @@ std::vector<GemmDesc> gemm_descs() {
         for (bool row_scale : {false, true}) {
           bool integer = x == DType::s8 || x == DType::u8;
           if (!integer && (row_scale || y == DType::s8 || y == DType::u8)) continue;
-          result.push_back({.n = 768, .k = 768, .x = x, .w = integer ? DType::s8 : x, .y = y, .row_scale = row_scale, .activation = activation});
+          result.push_back({.n = 768,
+                            .k = 768,
+                            .x = x,
+                            .w = integer ? DType::s8 : x,
+                            .y = y,
+                            .row_scale = row_scale,
+                            .activation = activation});
         }
   return result;
 }
@@ -35,7 +41,8 @@ std::vector<AttentionDesc> attention_descs() {
   for (int64_t head_dim : {32, 64}) {
     for (DType p : {DType::u8, DType::s8}) {
       for (DType y : kTypes) result.push_back({.heads = 12, .head_dim = head_dim, .qkv = DType::s8, .p = p, .y = y});
-      for (DType x : kFloats) result.push_back({.heads = 12, .head_dim = head_dim, .qkv = x, .p = p, .y = x, .dynamic = true});
+      for (DType x : kFloats)
+        result.push_back({.heads = 12, .head_dim = head_dim, .qkv = x, .p = p, .y = x, .dynamic = true});
     }
     for (DType x : kFloats) result.push_back({.heads = 12, .head_dim = head_dim, .qkv = x, .p = DType::f32, .y = x});
   }
@@ -75,24 +82,27 @@ std::vector<PoolDesc> pool_descs() {
 std::vector<ElementwiseDesc> elementwise_descs() {
   using K = ElementwiseKind;
   std::vector<ElementwiseDesc> result;
-  for (K kind : {K::activation, K::add, K::quantize, K::quantize_token, K::dequantize, K::fake_quant, K::fake_quant_token,
-                 K::fake_quant_row_channel, K::normalize, K::convert})
+  for (K kind : {K::activation, K::add, K::quantize, K::quantize_token, K::dequantize, K::fake_quant,
+                 K::fake_quant_token, K::fake_quant_row_channel, K::normalize, K::convert})
     for (DType x : kTypes)
-      for (DType y : kTypes) result.push_back({.kind = kind, .n = 768, .x = x, .y = y, .activation = Activation::gelu_erf});
+      for (DType y : kTypes)
+        result.push_back({.kind = kind, .n = 768, .x = x, .y = y, .activation = Activation::gelu_erf});
   return result;
 }
 std::vector<ScoresDesc> scores_descs() {
   std::vector<ScoresDesc> result;
-  for (ScoresKind kind : {ScoresKind::scores, ScoresKind::softmax, ScoresKind::context}) result.push_back({.kind = kind, .heads = 12, .head_dim = 64});
+  for (ScoresKind kind : {ScoresKind::scores, ScoresKind::softmax, ScoresKind::context})
+    result.push_back({.kind = kind, .heads = 12, .head_dim = 64});
   return result;
 }
 
 template <typename Kernel>
-void add_rows(const char* table, std::span<const Kernel> rows, const std::vector<typename Kernel::Desc>& descs, const Target& cpu,
-              std::vector<KernelInfo>* result) {
+void add_rows(const char* table, std::span<const Kernel> rows, const std::vector<typename Kernel::Desc>& descs,
+              const Target& cpu, std::vector<KernelInfo>* result) {
   const device::Info& gpu = device::find_device();
   for (const Kernel& row : rows) {
-    KernelInfo info{.table = table, .name = std::string(row.name), .device = row.device == DeviceKind::cpu ? "cpu" : "cuda"};
+    KernelInfo info{
+        .table = table, .name = std::string(row.name), .device = row.device == DeviceKind::cpu ? "cpu" : "cuda"};
     info.approximate = row.approximate;
     if (row.device == DeviceKind::cuda && !gpu.present) {
       info.reason = gpu.reason;
@@ -125,8 +135,12 @@ SystemInfo system_info() {
   info.version = OCTET_VERSION;
   info.target = name(target);
   info.cpu = processor_name();
-  for (const auto& [has, feature] : {std::pair{target.avx2, "avx2"}, {target.avx_vnni, "avx_vnni"}, {target.avx512, "avx512"},
-                                     {target.avx512_vnni, "avx512_vnni"}, {target.amx_int8, "amx_int8"}, {target.amx_bf16, "amx_bf16"}})
+  for (const auto& [has, feature] : {std::pair{target.avx2, "avx2"},
+                                     {target.avx_vnni, "avx_vnni"},
+                                     {target.avx512, "avx512"},
+                                     {target.avx512_vnni, "avx512_vnni"},
+                                     {target.amx_int8, "amx_int8"},
+                                     {target.amx_bf16, "amx_bf16"}})
     if (has) info.features.push_back(feature);
   info.cpus = available_cpus();
   add_rows("gemm", gemm_kernels(), gemm_descs(), target, &info.kernels);

@@ -36,7 +36,8 @@ Summary summarize(std::span<const double> samples) {
 
 std::string timing_line(const std::string& name, const Summary& s) {
   char text[256];
-  std::snprintf(text, sizeof text, "mean=%.2fms, sd=%.2fms, min=%.2fms, max=%.2fms, median=%.2fms, 95p=%.2fms, 99p=%.2fms", s.mean, s.sd,
+  std::snprintf(text, sizeof text,
+                "mean=%.2fms, sd=%.2fms, min=%.2fms, max=%.2fms, median=%.2fms, 95p=%.2fms, 99p=%.2fms", s.mean, s.sd,
                 s.min, s.max, s.median, s.p95, s.p99);
   return "[" + name + "] " + text;
 }

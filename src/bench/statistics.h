@@ -7,7 +7,8 @@
 
 namespace octet::bench {
 
-/// Milliseconds of one call over many calls. sd divides by n; percentiles interpolate linearly at index (n - 1) p / 100.
+/// Milliseconds of one call over many calls. sd divides by n; percentiles interpolate linearly at index (n - 1) p /
+/// 100.
 struct Summary {
   double median = 0, mean = 0, sd = 0, min = 0, max = 0, p95 = 0, p99 = 0;
   int64_t count = 0;

@@ -21,15 +21,16 @@ std::vector<double> softmax(std::span<const float> scores) {
   return result;
 }
 
-std::string label_of(const ModelInfo& info, size_t id) { return id < info.labels.size() ? info.labels[id] : fmt::format("LABEL_{}", id); }
+std::string label_of(const ModelInfo& info, size_t id) {
+  return id < info.labels.size() ? info.labels[id] : fmt::format("LABEL_{}", id);
+}
 
 Json classify(const ModelInfo& info, const Answered& a, const AnswerOptions& options, std::string* shown) {
   bool several = info.problem_type == "multi_label_classification";
   std::vector<double> scores;
   if (several)
     for (float x : a.values) scores.push_back(1 / (1 + std::exp(-static_cast<double>(x))));
-  else
-    scores = softmax(a.values);
+  else scores = softmax(a.values);
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t x, size_t y) { return scores[x] > scores[y]; });
@@ -40,7 +41,8 @@ Json classify(const ModelInfo& info, const Answered& a, const AnswerOptions& opt
     bool yes = several ? scores[id] >= 0.5 : rank == 0;
     if (yes) chosen.push_back(label_of(info, id));
     if (static_cast<int64_t>(rank) < options.top)
-      *shown += fmt::format("{}{} {:.4f}", rank ? "  " : "", label_of(info, id), scores[id]) + (yes && several ? "*" : "");
+      *shown +=
+          fmt::format("{}{} {:.4f}", rank ? "  " : "", label_of(info, id), scores[id]) + (yes && several ? "*" : "");
   }
   if (several) return {{"labels", chosen}, {"scores", all}};
   return {{"label", label_of(info, order[0])}, {"score", scores[order[0]]}, {"scores", all}};
@@ -61,13 +63,19 @@ Json label_tokens(const ModelInfo& info, const Answered& a, std::string* shown) 
   Table table({"token", "label", "score", "from", "to"}, {0, 1});
   for (size_t t = 0; t < a.encoding.ids.size(); ++t) {
     if (a.encoding.sequence_ids[t] < 0) continue;
-    std::vector<double> scores = softmax(a.values.subspan(t * static_cast<size_t>(a.width), static_cast<size_t>(a.width)));
+    std::vector<double> scores =
+        softmax(a.values.subspan(t * static_cast<size_t>(a.width), static_cast<size_t>(a.width)));
     auto best = static_cast<size_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
     TextSpan span = a.encoding.offsets[t];
     std::string text = piece(source_of(a, t), span);
-    tokens.push_back({{"text", text}, {"label", label_of(info, best)}, {"score", scores[best]}, {"begin", span.begin}, {"end", span.end},
+    tokens.push_back({{"text", text},
+                      {"label", label_of(info, best)},
+                      {"score", scores[best]},
+                      {"begin", span.begin},
+                      {"end", span.end},
                       {"pair", a.encoding.sequence_ids[t] == 1}});
-    table.add({text, label_of(info, best), fmt::format("{:.4f}", scores[best]), std::to_string(span.begin), std::to_string(span.end)});
+    table.add({text, label_of(info, best), fmt::format("{:.4f}", scores[best]), std::to_string(span.begin),
+               std::to_string(span.end)});
   }
   *shown = table.text();
   if (!shown->empty()) shown->pop_back();

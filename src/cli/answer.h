@@ -12,8 +12,8 @@
 namespace octet::cli {
 
 struct AnswerOptions {
-  int64_t top = 5;           ///< labels shown
-  int64_t longest = 15;      ///< tokens of an answer to a question
+  int64_t top = 5;       ///< labels shown
+  int64_t longest = 15;  ///< tokens of an answer to a question
 };
 
 /// One text with its output.
@@ -26,6 +26,7 @@ struct Answered {
 };
 
 /// The JSON form; `shown` gets the lines for the reader.
-nlohmann::ordered_json answer(const Plan& plan, const Answered& answered, const AnswerOptions& options, std::string* shown);
+nlohmann::ordered_json answer(const Plan& plan, const Answered& answered, const AnswerOptions& options,
+                              std::string* shown);
 
 }  // namespace octet::cli

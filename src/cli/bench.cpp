@@ -26,9 +26,11 @@ struct Options {
 };
 
 Json to_json(const BenchResult& r) {
-  return {{"model", r.model}, {"backend", r.backend}, {"precision", r.precision}, {"device", r.device}, {"batch", r.batch}, {"seq", r.seq},
-          {"median_ms", r.median_ms}, {"mean_ms", r.mean_ms}, {"sd_ms", r.sd_ms}, {"min_ms", r.min_ms}, {"max_ms", r.max_ms}, {"p95_ms", r.p95_ms},
-          {"p99_ms", r.p99_ms}, {"rows_per_s", r.rows_per_s}, {"runs", r.runs}};
+  return {{"model", r.model},         {"backend", r.backend},       {"precision", r.precision},
+          {"device", r.device},       {"batch", r.batch},           {"seq", r.seq},
+          {"median_ms", r.median_ms}, {"mean_ms", r.mean_ms},       {"sd_ms", r.sd_ms},
+          {"min_ms", r.min_ms},       {"max_ms", r.max_ms},         {"p95_ms", r.p95_ms},
+          {"p99_ms", r.p99_ms},       {"rows_per_s", r.rows_per_s}, {"runs", r.runs}};
 }
 
 class Bench {
@@ -77,9 +79,10 @@ class Bench {
       r.model = short_name(options_.models[m]);
       results_.push_back(to_json(r));
       console_.say(timing_line(fmt::format("{} {} {}x{}", r.model, r.precision, r.batch, r.seq), r));
-      table_.add({r.model, r.backend, r.precision, r.device, fmt::format("{}x{}", r.batch, r.seq), fmt::format("{:.3f}", r.median_ms),
-                  fmt::format("{:.3f}", r.mean_ms), fmt::format("{:.3f}", r.sd_ms), fmt::format("{:.3f}", r.p95_ms), fmt::format("{:.3f}", r.p99_ms),
-                  fmt::format("{:.1f}", r.rows_per_s), fmt::format("{:.2f}x", results[0].rows_per_s > 0 ? r.rows_per_s / results[0].rows_per_s : 0)});
+      table_.add({r.model, r.backend, r.precision, r.device, fmt::format("{}x{}", r.batch, r.seq),
+                  fmt::format("{:.3f}", r.median_ms), fmt::format("{:.3f}", r.mean_ms), fmt::format("{:.3f}", r.sd_ms),
+                  fmt::format("{:.3f}", r.p95_ms), fmt::format("{:.3f}", r.p99_ms), fmt::format("{:.1f}", r.rows_per_s),
+                  fmt::format("{:.2f}x", results[0].rows_per_s > 0 ? r.rows_per_s / results[0].rows_per_s : 0)});
     }
   }
 
@@ -88,7 +91,9 @@ class Bench {
   std::vector<Plan> plans_;
   std::vector<Session> sessions_;
   Json results_ = Json::array();
-  Table table_{{"model", "backend", "precision", "device", "shape", "median ms", "mean", "sd", "p95", "p99", "rows/s", "speed"}, {0, 1, 2, 3}};
+  Table table_{
+      {"model", "backend", "precision", "device", "shape", "median ms", "mean", "sd", "p95", "p99", "rows/s", "speed"},
+      {0, 1, 2, 3}};
 };
 
 void bench(const Options& options, const Console& console) {
@@ -104,19 +109,26 @@ void bench(const Options& options, const Console& console) {
 
 void add_bench(CLI::App& app, Console& console) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = add_verb(app, console, "bench", "Milliseconds of a call and rows per second; several models take turns",
-                            "octet bench minilm-fp32.octet minilm-int8.octet --shapes 1x16,8x128");
+  CLI::App* verb =
+      add_verb(app, console, "bench", "Milliseconds of a call and rows per second; several models take turns",
+               "octet bench minilm-fp32.octet minilm-int8.octet --shapes 1x16,8x128");
   verb->add_option("models", options->models, ".octet files or Hugging Face folders")->required();
-  CLI::Option* shapes = verb->add_option("--shapes", options->shapes, "Rows x tokens, several with commas: 1x16,32x256")->check(check_shapes);
+  CLI::Option* shapes = verb->add_option("--shapes", options->shapes, "Rows x tokens, several with commas: 1x16,32x256")
+                            ->check(check_shapes);
   CLI::Option* data = add_data_options(verb, &options->data);
   verb->add_option("--batch", options->batch, "Rows a call with --data (default: 32)")->check(CLI::PositiveNumber);
   verb->add_option("--limit", options->limit, "Rows of the data used (default: all)")->check(CLI::PositiveNumber);
-  verb->add_option("--max-length", options->max_length, "Cut texts of the data to this many tokens")->check(CLI::PositiveNumber);
+  verb->add_option("--max-length", options->max_length, "Cut texts of the data to this many tokens")
+      ->check(CLI::PositiveNumber);
   add_compile_options(verb, &options->common);
   verb->add_option("--threads", options->threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
-  verb->add_option("--warmup", options->how.warmup, "Calls before measuring (default: 3, on a GPU 30)")->check(CLI::NonNegativeNumber);
-  verb->add_option("--repeats", options->how.repeats, "Measured calls; passes over the data with --data (default: by --seconds)")->check(CLI::NonNegativeNumber);
-  verb->add_option("--seconds", options->how.seconds, "Time to measure each model and shape (default: 2)")->check(CLI::PositiveNumber);
+  verb->add_option("--warmup", options->how.warmup, "Calls before measuring (default: 3, on a GPU 30)")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--repeats", options->how.repeats,
+                   "Measured calls; passes over the data with --data (default: by --seconds)")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--seconds", options->how.seconds, "Time to measure each model and shape (default: 2)")
+      ->check(CLI::PositiveNumber);
   verb->callback([options, shapes, data, &console] {
     if (shapes->count() == 0 && data->count() == 0) throw CLI::RequiredError("--shapes or --data");
     bench(*options, console);

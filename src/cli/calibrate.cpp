@@ -28,20 +28,29 @@ std::vector<std::pair<std::string, std::string>> parse_states(const std::vector<
     size_t at = text.rfind('=');
     std::string state = at == std::string::npos ? "" : text.substr(at + 1);
     if (at == 0 || (state != "on" && state != "off"))
-      refuse(ErrorCode::invalid_argument, {.what = fmt::format("cannot read --set {}", text), .expected = "expected PATTERN=on or PATTERN=off"});
+      refuse(ErrorCode::invalid_argument,
+             {.what = fmt::format("cannot read --set {}", text), .expected = "expected PATTERN=on or PATTERN=off"});
     states.emplace_back(text.substr(0, at), state);
   }
   return states;
 }
 
-void finish(const Calibration& calibration, const Options& options, double seconds, int64_t truncated, const Console& console) {
+void finish(const Calibration& calibration, const Options& options, double seconds, int64_t truncated,
+            const Console& console) {
   calibration.save(options.output);
   std::vector<Calibration::Range> ranges = calibration.ranges();
   const CalibrateOptions& how = calibration.options();
-  console.say(fmt::format("{}: {} quantizers of placement {}, ranges by {}, from {} texts ({} tokens), {:.1f} s", options.output, ranges.size(),
-                          how.placement, how.method, format_count(calibration.samples()), format_count(calibration.tokens()), seconds));
-  console.result({{"path", options.output}, {"model_hash", calibration.model_hash()}, {"placement", how.placement}, {"method", how.method},
-                  {"samples", calibration.samples()}, {"tokens", calibration.tokens()}, {"quantizers", ranges.size()}, {"truncated", truncated},
+  console.say(fmt::format("{}: {} quantizers of placement {}, ranges by {}, from {} texts ({} tokens), {:.1f} s",
+                          options.output, ranges.size(), how.placement, how.method, format_count(calibration.samples()),
+                          format_count(calibration.tokens()), seconds));
+  console.result({{"path", options.output},
+                  {"model_hash", calibration.model_hash()},
+                  {"placement", how.placement},
+                  {"method", how.method},
+                  {"samples", calibration.samples()},
+                  {"tokens", calibration.tokens()},
+                  {"quantizers", ranges.size()},
+                  {"truncated", truncated},
                   {"seconds", seconds}});
 }
 
@@ -51,7 +60,8 @@ void calibrate_verb(Options& options, const Console& console) {
   auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   if (!options.merge.empty()) {
     Calibration merged = Calibration::load(options.merge[0]);
-    for (size_t i = 1; i < options.merge.size(); ++i) merged = Calibration::merge(merged, Calibration::load(options.merge[i]));
+    for (size_t i = 1; i < options.merge.size(); ++i)
+      merged = Calibration::merge(merged, Calibration::load(options.merge[i]));
     return finish(merged, options, seconds(), 0, console);
   }
   options.how.states = parse_states(options.states);
@@ -72,34 +82,48 @@ void calibrate_verb(Options& options, const Console& console) {
 
 void add_calibrate(CLI::App& app, Console& console) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = add_verb(app, console, "calibrate", "Find the ranges of a model's quantizers on example data, or merge calibration files",
+  CLI::App* verb = add_verb(app, console, "calibrate",
+                            "Find the ranges of a model's quantizers on example data, or merge calibration files",
                             "octet calibrate minilm/ --data train.tsv --samples 256 -o minilm.calib.safetensors");
   CalibrateOptions& how = options->how;
   CLI::Option* model = verb->add_option("model", options->model, "Hugging Face folder");
   CLI::Option* data = add_data_options(verb, &options->data);
-  verb->add_option("--samples", how.samples, "Rows used, spread evenly over the data (default: 256)")->check(CLI::PositiveNumber);
-  verb->add_option("--placement", how.placement, "residual-channel, residual-float, qdqbert or linear-only (default: residual-channel)");
-  verb->add_option("--method", how.method, "max, percentile:P, entropy, mse, or auto: per tensor by measured error (default: auto)");
-  verb->add_option("--alpha,--balance", how.balance, "Strength of channel balancing, 0 to 1 (default: the placement's)")->check(CLI::Range(0.0, 1.0));
-  verb->add_option("--max-length", how.max_length, "Cut texts to this many tokens (default: the model's most)")->check(CLI::PositiveNumber);
-  verb->add_option("--set", options->states, "PATTERN=on or PATTERN=off for quantizers of that name or glob; may be repeated")->allow_extra_args(false);
-  verb->add_option("--probabilities", how.probabilities, "u8 or s8 (default: the placement's)")->check(CLI::IsMember({"u8", "s8"}));
-  verb->add_option("--clip-gelu", how.clip_gelu, "Upper bound of the GELU output's range (default: none)")->check(CLI::NonNegativeNumber);
+  verb->add_option("--samples", how.samples, "Rows used, spread evenly over the data (default: 256)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--placement", how.placement,
+                   "residual-channel, residual-float, qdqbert or linear-only (default: residual-channel)");
+  verb->add_option("--method", how.method,
+                   "max, percentile:P, entropy, mse, or auto: per tensor by measured error (default: auto)");
+  verb->add_option("--alpha,--balance", how.balance, "Strength of channel balancing, 0 to 1 (default: the placement's)")
+      ->check(CLI::Range(0.0, 1.0));
+  verb->add_option("--max-length", how.max_length, "Cut texts to this many tokens (default: the model's most)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--set", options->states,
+                   "PATTERN=on or PATTERN=off for quantizers of that name or glob; may be repeated")
+      ->allow_extra_args(false);
+  verb->add_option("--probabilities", how.probabilities, "u8 or s8 (default: the placement's)")
+      ->check(CLI::IsMember({"u8", "s8"}));
+  verb->add_option("--clip-gelu", how.clip_gelu, "Upper bound of the GELU output's range (default: none)")
+      ->check(CLI::NonNegativeNumber);
   verb->add_flag("--quantize-head", how.quantize_head, "Quantize the classification head too");
   verb->add_flag("--quantize-pooler", how.quantize_pooler, "Quantize the pooler too");
   verb->add_flag("--float-embeddings", how.float_embeddings, "Keep embedding tables in float");
   verb->add_flag("--share-qkv", how.share_qkv, "One range for query, key and value");
   verb->add_flag("--compatible", how.compatible, "Histograms as the reference system takes them");
-  verb->add_flag("--include-padding", how.include_padding, "Pad rows as the reference system does; only to reproduce it");
-  verb->add_option("--new-head", options->new_labels, "labels=N: a fresh classification head")->transform([](std::string text) {
-    return text.starts_with("labels=") ? text.substr(7) : text;
-  })->check(CLI::PositiveNumber);
+  verb->add_flag("--include-padding", how.include_padding,
+                 "Pad rows as the reference system does; only to reproduce it");
+  verb->add_option("--new-head", options->new_labels, "labels=N: a fresh classification head")
+      ->transform([](std::string text) { return text.starts_with("labels=") ? text.substr(7) : text; })
+      ->check(CLI::PositiveNumber);
   verb->add_option("--threads", how.threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
-  CLI::Option* merge = verb->add_option("--merge", options->merge, "Merge these calibration files of one model instead")->expected(2, 1000);
+  CLI::Option* merge = verb->add_option("--merge", options->merge, "Merge these calibration files of one model instead")
+                           ->expected(2, 1000);
   verb->add_option("-o,--output", options->output, "The calibration file")->required();
   verb->callback([options, model, data, merge, &console] {
-    if (merge->count() == 0 && (model->count() == 0 || data->count() == 0)) throw CLI::RequiredError("MODEL and --data (or --merge)");
-    if (merge->count() > 0 && (model->count() > 0 || data->count() > 0)) throw CLI::ExcludesError("--merge", "MODEL and --data");
+    if (merge->count() == 0 && (model->count() == 0 || data->count() == 0))
+      throw CLI::RequiredError("MODEL and --data (or --merge)");
+    if (merge->count() > 0 && (model->count() > 0 || data->count() > 0))
+      throw CLI::ExcludesError("--merge", "MODEL and --data");
     calibrate_verb(*options, console);
   });
 }

@@ -43,9 +43,10 @@ void compile_verb(Options options, const Console& console) {
   auto bytes = static_cast<int64_t>(std::filesystem::file_size(options.output, error));
   if (error) bytes = 0;
   double full = 4.0 * static_cast<double>(model.info().parameters);
-  console.say(fmt::format("{}: {} ({:.0f} % of {} in FP32), {} for {}, ranges {}", options.output, format_bytes(static_cast<double>(bytes)),
-                          full > 0 ? 100 * static_cast<double>(bytes) / full : 0, format_bytes(full), name(plan.precision()), explanation.device,
-                          explanation.ranges));
+  console.say(fmt::format("{}: {} ({:.0f} % of {} in FP32), {} for {}, ranges {}", options.output,
+                          format_bytes(static_cast<double>(bytes)),
+                          full > 0 ? 100 * static_cast<double>(bytes) / full : 0, format_bytes(full),
+                          name(plan.precision()), explanation.device, explanation.ranges));
   Json ops = Json::object();
   Table table({"op", "steps", "int8"});
   for (const auto& [kind, count] : kinds) {
@@ -53,9 +54,16 @@ void compile_verb(Options options, const Console& console) {
     table.add({kind, std::to_string(count.steps), std::to_string(count.int8)});
   }
   console.say(table.text());
-  console.say(fmt::format("matrix products in INT8: {:.1f} % of the work\n{:.1f} s", 100 * explanation.int8_work_fraction, seconds));
-  console.result({{"path", options.output}, {"bytes", bytes}, {"weight_bytes", plan.weight_bytes()}, {"precision", name(plan.precision())},
-                  {"device", explanation.device}, {"ranges", explanation.ranges}, {"int8_work_fraction", explanation.int8_work_fraction}, {"ops", ops},
+  console.say(fmt::format("matrix products in INT8: {:.1f} % of the work\n{:.1f} s",
+                          100 * explanation.int8_work_fraction, seconds));
+  console.result({{"path", options.output},
+                  {"bytes", bytes},
+                  {"weight_bytes", plan.weight_bytes()},
+                  {"precision", name(plan.precision())},
+                  {"device", explanation.device},
+                  {"ranges", explanation.ranges},
+                  {"int8_work_fraction", explanation.int8_work_fraction},
+                  {"ops", ops},
                   {"seconds", seconds}});
 }
 
@@ -63,17 +71,22 @@ void compile_verb(Options options, const Console& console) {
 
 void add_compile(CLI::App& app, Console& console) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = add_verb(app, console, "compile", "Compile a Hugging Face folder to a .octet file",
-                            "octet compile minilm/ --calib minilm.calib.safetensors --precision int8 --device cpu -o minilm.octet");
+  CLI::App* verb =
+      add_verb(app, console, "compile", "Compile a Hugging Face folder to a .octet file",
+               "octet compile minilm/ --calib minilm.calib.safetensors --precision int8 --device cpu -o minilm.octet");
   ModelSource& source = options->source;
   verb->add_option("model", source.path, "Hugging Face folder")->required();
   verb->add_option("--precision", source.precision, "int8, fp32, fp16 or bf16 (default: int8)");
-  verb->add_option("--calib", source.calibration, "Calibration file; without one INT8 finds its ranges at run time; 'none' ignores the folder's own");
+  verb->add_option("--calib", source.calibration,
+                   "Calibration file; without one INT8 finds its ranges at run time; 'none' ignores the folder's own");
   verb->add_option("--method", source.method, "Choose ranges again: max, percentile:P, entropy, mse or auto");
   verb->add_option("--device", source.device, "cpu, cuda or a target by name (default: cpu)");
   verb->add_flag("--float-embeddings", source.float_embeddings, "Keep embedding tables in float");
-  verb->add_option("--max-length", source.max_length, "Most tokens of a text (default: the model's)")->check(CLI::NonNegativeNumber);
-  verb->add_option("--max-tokens", source.max_tokens, "Most tokens of a batch, bounds the scratch memory (default: 16384 on a GPU, any on a CPU)")->check(CLI::NonNegativeNumber);
+  verb->add_option("--max-length", source.max_length, "Most tokens of a text (default: the model's)")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--max-tokens", source.max_tokens,
+                   "Most tokens of a batch, bounds the scratch memory (default: 16384 on a GPU, any on a CPU)")
+      ->check(CLI::NonNegativeNumber);
   verb->add_option("-o,--output", options->output, "The .octet file")->required();
   verb->callback([options, &console] { compile_verb(*options, console); });
 }

@@ -54,7 +54,8 @@ Progress Console::progress() const {
 }
 
 size_t display_width(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 Table::Table(std::vector<std::string> header, std::vector<size_t> left) : left_(header.size(), false) {
@@ -92,7 +93,8 @@ std::string short_sum(const std::string& names) {
   }
   size_t common = parts[0].rfind('.') + 1;  // 0 without a dot
   for (const std::string& part : parts)
-    while (common > 0 && part.compare(0, common, parts[0], 0, common) != 0) common = common < 2 ? 0 : parts[0].rfind('.', common - 2) + 1;
+    while (common > 0 && part.compare(0, common, parts[0], 0, common) != 0)
+      common = common < 2 ? 0 : parts[0].rfind('.', common - 2) + 1;
   if (parts.size() == 1 || common == 0) return names;
   std::string rest;
   for (const std::string& part : parts) rest += (rest.empty() ? "" : ",") + part.substr(common);
@@ -108,13 +110,15 @@ std::string format_bytes(double bytes) {
 
 std::string format_count(int64_t value) {
   std::string text = std::to_string(value);
-  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > (value < 0 ? 1 : 0); at -= 3) text.insert(static_cast<size_t>(at), ",");
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > (value < 0 ? 1 : 0); at -= 3)
+    text.insert(static_cast<size_t>(at), ",");
   return text;
 }
 
 std::string printable(const std::string& text) {
   // The JSON library replaces what is not UTF-8.
-  return nlohmann::json::parse(nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)).get<std::string>();
+  return nlohmann::json::parse(nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
+      .get<std::string>();
 }
 
 }  // namespace octet::cli

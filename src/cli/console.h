@@ -19,7 +19,8 @@ struct Message {
 };
 [[noreturn]] void refuse(ErrorCode code, const Message& message);
 
-/// Where a verb's words go. With --json standard output holds the JSON value alone and everything else goes to standard error.
+/// Where a verb's words go. With --json standard output holds the JSON value alone and everything else goes to standard
+/// error.
 class Console {
  public:
   bool json = false;

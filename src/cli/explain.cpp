@@ -36,36 +36,54 @@ void explain(const Options& options, const Console& console) {
   Table table({"op", "kernel", "precision", "ms", "%", "MB"}, {0, 1, 2});
   std::map<std::string, std::vector<std::string>> remarks;  // reasons -> the steps that share them
   for (const ExplainedOp& op : e.ops) {
-    ops.push_back({{"name", op.name}, {"kind", op.kind}, {"kernel", op.kernel}, {"precision", op.precision}, {"ms", op.ms}, {"share", op.share},
-                   {"macs", op.macs}, {"bytes", op.bytes}, {"refused", op.refused}, {"note", op.note}});
+    ops.push_back({{"name", op.name},
+                   {"kind", op.kind},
+                   {"kernel", op.kernel},
+                   {"precision", op.precision},
+                   {"ms", op.ms},
+                   {"share", op.share},
+                   {"macs", op.macs},
+                   {"bytes", op.bytes},
+                   {"refused", op.refused},
+                   {"note", op.note}});
     table.add({short_sum(op.name), op.kernel, op.precision, options.repeats > 0 ? fmt::format("{:.3f}", op.ms) : "-",
-               options.repeats > 0 ? fmt::format("{:.1f}", 100 * op.share) : "-", fmt::format("{:.2f}", static_cast<double>(op.bytes) / 1e6)});
+               options.repeats > 0 ? fmt::format("{:.1f}", 100 * op.share) : "-",
+               fmt::format("{:.2f}", static_cast<double>(op.bytes) / 1e6)});
     std::string reasons = op.note.empty() ? "" : fmt::format("  in float: {}\n", op.note);
     for (const std::string& reason : op.refused) reasons += fmt::format("  {}\n", reason);
     if (!reasons.empty()) remarks[reasons].push_back(short_sum(op.name));
   }
-  console.say(fmt::format("{} at {}x{} tokens on {}, ranges {}\n", short_name(options.source.path), e.batch, e.length, e.device, e.ranges));
+  console.say(fmt::format("{} at {}x{} tokens on {}, ranges {}\n", short_name(options.source.path), e.batch, e.length,
+                          e.device, e.ranges));
   console.say(table.text());
   if (options.repeats > 0) console.say(fmt::format("whole pass {:.3f} ms", e.ms));
   console.say(fmt::format("matrix products in INT8: {:.1f} % of the work", 100 * e.int8_work_fraction));
   if (!remarks.empty()) console.say("\nwhy not better");
   for (const auto& [reasons, steps] : remarks)
-    console.say(fmt::format("\n{}{}\n{}", steps[0], steps.size() > 1 ? fmt::format(" and {} more", steps.size() - 1) : "",
+    console.say(fmt::format("\n{}{}\n{}", steps[0],
+                            steps.size() > 1 ? fmt::format(" and {} more", steps.size() - 1) : "",
                             reasons.substr(0, reasons.size() - 1)));
-  console.result({{"int8_work_fraction", e.int8_work_fraction}, {"device", e.device}, {"ranges", e.ranges}, {"batch", e.batch}, {"seq", e.length},
-                  {"ms", e.ms}, {"ops", ops}});
+  console.result({{"int8_work_fraction", e.int8_work_fraction},
+                  {"device", e.device},
+                  {"ranges", e.ranges},
+                  {"batch", e.batch},
+                  {"seq", e.length},
+                  {"ms", e.ms},
+                  {"ops", ops}});
 }
 
 }  // namespace
 
 void add_explain(CLI::App& app, Console& console) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = add_verb(app, console, "explain", "Every op of a plan: kernel, precision, bytes, time, and why not a better one",
-                            "octet explain minilm.octet --shape 8x128");
+  CLI::App* verb =
+      add_verb(app, console, "explain", "Every op of a plan: kernel, precision, bytes, time, and why not a better one",
+               "octet explain minilm.octet --shape 8x128");
   verb->add_option("model", options->source.path, ".octet file or Hugging Face folder")->required();
   add_compile_options(verb, &options->source);
   verb->add_option("--shape", options->shape, "Rows x tokens (default: 8x128)")->check(check_shapes);
-  verb->add_option("--repeats", options->repeats, "Timed runs; 0 leaves times out (default: 20)")->check(CLI::NonNegativeNumber);
+  verb->add_option("--repeats", options->repeats, "Timed runs; 0 leaves times out (default: 20)")
+      ->check(CLI::NonNegativeNumber);
   verb->add_option("--threads", options->threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
   verb->callback([options, &console] { explain(*options, console); });
 }

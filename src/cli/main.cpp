@@ -24,12 +24,14 @@ CLI::App* add_verb(CLI::App& app, Console& console, const char* name, const char
 namespace {
 
 // Verbs of the pipeline that this build does not have; saying so is better than "unknown".
-constexpr std::array<std::string_view, 7> kAbsentVerbs{"export", "finetune", "transplant", "qat", "sweep", "report", "serve"};
+constexpr std::array<std::string_view, 7> kAbsentVerbs{"export", "finetune", "transplant", "qat",
+                                                       "sweep",  "report",   "serve"};
 
 int fail_with(const Error& error) {
   std::fflush(stdout);
   std::string text = fmt::format("octet: {}\n", error.what());
-  if (error.code() == ErrorCode::internal) text += "  this is a fault of octet: please report it together with the command\n";
+  if (error.code() == ErrorCode::internal)
+    text += "  this is a fault of octet: please report it together with the command\n";
   std::fwrite(text.data(), 1, text.size(), stderr);
   return error.code() == ErrorCode::internal ? kOurFault : kUsersWorld;
 }
@@ -41,8 +43,10 @@ int run(int argc, char** argv) {
   CLI::App app{"octet: a Hugging Face encoder becomes INT8 and runs on CPUs and NVIDIA GPUs", "octet"};
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
-  app.footer("`octet VERB --help` has the options of a verb and an example.\nExit codes: 0 done, 1 a fault of octet, 2 input that cannot be used, 64 wrong "
-             "usage.");
+  app.footer(
+      "`octet VERB --help` has the options of a verb and an example.\nExit codes: 0 done, 1 a fault of octet, 2 input "
+      "that cannot be used, 64 wrong "
+      "usage.");
   Console console;
   add_inspect(app, console);
   add_calibrate(app, console);

@@ -14,11 +14,11 @@ namespace octet::cli {
 /// A Hugging Face folder to be compiled in memory, or a compiled .octet file.
 struct ModelSource {
   std::string path;
-  std::string precision;          ///< of a folder; empty: int8 with a calibration or --backend simulate, else fp32
-  std::string calibration;        ///< a file for a folder's INT8; "none" asks for dynamic ranges
-  std::string method;             ///< chooses ranges again
+  std::string precision;    ///< of a folder; empty: int8 with a calibration or --backend simulate, else fp32
+  std::string calibration;  ///< a file for a folder's INT8; "none" asks for dynamic ranges
+  std::string method;       ///< chooses ranges again
   std::string device = "cpu";
-  std::string backend = "engine"; ///< or "simulate"
+  std::string backend = "engine";  ///< or "simulate"
   bool float_embeddings = false;
   int64_t max_length = 0;
   int64_t max_tokens = 0;
@@ -37,7 +37,8 @@ enum class PathKind { folder, plan, calibration };
 /// Throws not_found (with near names), and unsupported for .onnx files.
 PathKind kind_of(const std::string& path);
 
-/// Throws io or invalid_argument when a file cannot be made at `path`: no such folder, or a folder itself. Long work comes after it.
+/// Throws io or invalid_argument when a file cannot be made at `path`: no such folder, or a folder itself. Long work
+/// comes after it.
 void check_output(const std::string& path);
 
 /// A model's last path component, for tables.

@@ -25,7 +25,8 @@ struct Options {
 };
 
 // A text that the model cannot take whole is cut only when the user said so.
-Encoding encode(const Plan& plan, const std::string& text, const std::optional<std::string>& pair, const Options& options) {
+Encoding encode(const Plan& plan, const std::string& text, const std::optional<std::string>& pair,
+                const Options& options) {
   const Tokenizer& tokenizer = plan.tokenizer();
   std::optional<std::string_view> second;
   if (pair) second = *pair;
@@ -35,9 +36,11 @@ Encoding encode(const Plan& plan, const std::string& text, const std::optional<s
   else if (options.truncate) how.max_length = limit;
   Encoding encoding = tokenizer.encode(text, second, how);
   if (limit > 0 && encoding.size() > limit)
-    refuse(ErrorCode::invalid_argument, {.what = fmt::format("the text has {} tokens, too many for the model", format_count(encoding.size())),
-                                         .expected = fmt::format("expected at most {}", limit), .where = fmt::format("in {}", options.source.path),
-                                         .hint = fmt::format("--truncate cuts it to {0} tokens, --max-length N (up to {0}) to N", limit)});
+    refuse(ErrorCode::invalid_argument,
+           {.what = fmt::format("the text has {} tokens, too many for the model", format_count(encoding.size())),
+            .expected = fmt::format("expected at most {}", limit),
+            .where = fmt::format("in {}", options.source.path),
+            .hint = fmt::format("--truncate cuts it to {0} tokens, --max-length N (up to {0}) to N", limit)});
   return encoding;
 }
 
@@ -51,18 +54,23 @@ void split_line(const std::string& line, std::string* text, std::optional<std::s
 class Runner {
  public:
   Runner(const Options& options, const Console& console)
-      : options_(options), console_(console), plan_(load_plan(options.source, console)), session_(plan_, {.threads = options.threads}) {
+      : options_(options),
+        console_(console),
+        plan_(load_plan(options.source, console)),
+        session_(plan_, {.threads = options.threads}) {
     if (plan_.info().max_length > 0 && options.max_length > plan_.info().max_length)
-      refuse(ErrorCode::invalid_argument, {.what = fmt::format("cannot run texts of {} tokens", options.max_length),
-                                           .expected = fmt::format("the model takes at most {}", plan_.info().max_length),
-                                           .where = fmt::format("in {}", options.source.path)});
+      refuse(ErrorCode::invalid_argument,
+             {.what = fmt::format("cannot run texts of {} tokens", options.max_length),
+              .expected = fmt::format("the model takes at most {}", plan_.info().max_length),
+              .where = fmt::format("in {}", options.source.path)});
   }
 
   void add(std::string text, std::optional<std::string> pair) {
     Answered one{.text = std::move(text), .pair = std::move(pair)};
     one.encoding = encode(plan_, one.text, one.pair, options_);
     if (one.encoding.size() == 0)
-      refuse(ErrorCode::invalid_argument, {.what = "cannot run an empty text", .expected = "the tokenizer adds no special tokens, so nothing is left"});
+      refuse(ErrorCode::invalid_argument, {.what = "cannot run an empty text",
+                                           .expected = "the tokenizer adds no special tokens, so nothing is left"});
     waiting_.push_back(std::move(one));
   }
 
@@ -74,9 +82,11 @@ class Runner {
     Output out = session_.run(batch.view());
     bool per_token = out.rows == static_cast<int64_t>(batch.ids.size()) && is_token_task(plan_.info().task);
     for (size_t r = 0; r < waiting_.size(); ++r) {
-      int64_t first = per_token ? batch.offsets[r] : static_cast<int64_t>(r), count = per_token ? waiting_[r].encoding.size() : 1;
+      int64_t first = per_token ? batch.offsets[r] : static_cast<int64_t>(r),
+              count = per_token ? waiting_[r].encoding.size() : 1;
       waiting_[r].width = out.width;
-      waiting_[r].values = out.values.subspan(static_cast<size_t>(first * out.width), static_cast<size_t>(count * out.width));
+      waiting_[r].values =
+          out.values.subspan(static_cast<size_t>(first * out.width), static_cast<size_t>(count * out.width));
       std::string shown;
       Json value = answer(plan_, waiting_[r], options_.answer, &shown);
       console_.say(shown);
@@ -122,8 +132,9 @@ void run_lines(Runner& runner) {
 
 void run(const Options& options, const Console& console) {
   if (!options.pairs.empty() && options.pairs.size() != options.inputs.size())
-    refuse(ErrorCode::invalid_argument, {.what = "cannot pair the texts", .expected = fmt::format("got {} --input and {} --input-pair", options.inputs.size(),
-                                                                                                 options.pairs.size())});
+    refuse(ErrorCode::invalid_argument, {.what = "cannot pair the texts",
+                                         .expected = fmt::format("got {} --input and {} --input-pair",
+                                                                 options.inputs.size(), options.pairs.size())});
   Runner runner(options, console);
   if (options.inputs.empty()) {
     run_lines(runner);
@@ -141,17 +152,20 @@ void run(const Options& options, const Console& console) {
 
 void add_run(CLI::App& app, Console& console) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = add_verb(app, console, "run", "The answer to a text, or to every line of standard input (a tab starts the pair)",
-                            "octet run minilm.octet --input \"a good film\"");
+  CLI::App* verb =
+      add_verb(app, console, "run", "The answer to a text, or to every line of standard input (a tab starts the pair)",
+               "octet run minilm.octet --input \"a good film\"");
   verb->add_option("model", options->source.path, ".octet file or Hugging Face folder")->required();
-  verb->add_option("--input", options->inputs, "Text (a question for question answering); may be repeated")->allow_extra_args(false);
+  verb->add_option("--input", options->inputs, "Text (a question for question answering); may be repeated")
+      ->allow_extra_args(false);
   verb->add_option("--input-pair", options->pairs, "Its second text (the context)")->allow_extra_args(false);
   add_compile_options(verb, &options->source);
   verb->add_option("--max-length", options->max_length, "Cut texts to this many tokens")->check(CLI::PositiveNumber);
   verb->add_flag("--truncate", options->truncate, "Cut texts that are too long for the model");
   verb->add_option("--threads", options->threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
   verb->add_option("--top", options->answer.top, "Labels shown (default: 5)")->check(CLI::PositiveNumber);
-  verb->add_option("--max-answer", options->answer.longest, "Most tokens of an answer (default: 15)")->check(CLI::PositiveNumber);
+  verb->add_option("--max-answer", options->answer.longest, "Most tokens of an answer (default: 15)")
+      ->check(CLI::PositiveNumber);
   verb->callback([options, &console] { run(*options, console); });
 }
 

@@ -17,7 +17,8 @@ Shape parse_shape(const std::string& text) {
     auto [last, second] = std::from_chars(middle + 1, end, shape.seq);
     if (second == std::errc() && last == end && shape.batch > 0 && shape.seq > 0) return shape;
   }
-  refuse(ErrorCode::invalid_argument, {.what = fmt::format("cannot read the shape {}", text), .expected = "expected rows x tokens, such as 32x256"});
+  refuse(ErrorCode::invalid_argument,
+         {.what = fmt::format("cannot read the shape {}", text), .expected = "expected rows x tokens, such as 32x256"});
 }
 
 std::vector<Shape> parse_shapes(const std::string& text) {

@@ -13,10 +13,16 @@ namespace octet {
 /// Bytes of one element.
 constexpr int64_t size_of(DType type) noexcept {
   switch (type) {
-    case DType::f64: case DType::s64: return 8;
-    case DType::f32: case DType::s32: return 4;
-    case DType::f16: case DType::bf16: case DType::s16: return 2;
-    case DType::s8: case DType::u8: case DType::boolean: return 1;
+    case DType::f64:
+    case DType::s64: return 8;
+    case DType::f32:
+    case DType::s32: return 4;
+    case DType::f16:
+    case DType::bf16:
+    case DType::s16: return 2;
+    case DType::s8:
+    case DType::u8:
+    case DType::boolean: return 1;
   }
   return 0;
 }

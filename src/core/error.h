@@ -30,7 +30,7 @@ namespace detail {
 }  // namespace octet
 
 /// A condition that only a bug of ours can break; input must never be able to. On in every build.
-#define OCTET_CHECK(condition, message)                                                  \
-  do {                                                                                   \
+#define OCTET_CHECK(condition, message)                                                       \
+  do {                                                                                        \
     if (!(condition)) ::octet::detail::check_failed(#condition, __FILE__, __LINE__, message); \
   } while (false)

@@ -18,7 +18,8 @@ namespace {
 
 [[noreturn]] void fail_io(const std::string& what, const std::filesystem::path& path, int error) {
   ErrorCode code = error == ENOENT || error == ENOTDIR ? ErrorCode::not_found : ErrorCode::io;
-  fail(code, {.what = what + " " + path.string(), .expected = std::string("the system says: ") + std::strerror(error),
+  fail(code, {.what = what + " " + path.string(),
+              .expected = std::string("the system says: ") + std::strerror(error),
               .hint = error == ENOSPC   ? "free some space on that disk"
                       : error == EACCES ? "check the permissions of the file and its folder"
                       : error == ENOENT ? "check the path"
@@ -101,7 +102,8 @@ void FileWriter::write(std::string_view text) {
 
 void FileWriter::commit() {
   // Devices and pipes cannot be synced (EINVAL) nor renamed.
-  if (::fsync(descriptor_) != 0 && !(temporary_.empty() && (errno == EINVAL || errno == EROFS || errno == ENOTSUP))) fail_io("cannot write", path_, errno);
+  if (::fsync(descriptor_) != 0 && !(temporary_.empty() && (errno == EINVAL || errno == EROFS || errno == ENOTSUP)))
+    fail_io("cannot write", path_, errno);
   int descriptor = std::exchange(descriptor_, -1);
   if (::close(descriptor) != 0) {
     int error = errno;

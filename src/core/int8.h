@@ -1,4 +1,5 @@
-// THE arithmetic of octet: quantize, dequantize, exp, GELU, LayerNorm and softmax order (docs/numerics.md explains why).
+// THE arithmetic of octet: quantize, dequantize, exp, GELU, LayerNorm and softmax order (docs/numerics.md explains
+// why).
 //
 // Every operation here is one IEEE-754 f32 operation with round-to-nearest-even, so a vectorised kernel that performs
 // the same operations in the same order gives the same bits. Functions have internal linkage on purpose: this header is
@@ -19,7 +20,8 @@ namespace octet::int8 {
 
 /// A scale at or below this is treated as "the tensor is zero": everything quantizes to the zero point.
 constexpr float kTinyAmax = 0x1p-24f;
-/// Sums over a row are kept in this many interleaved partial sums, then folded in halves (docs/numerics.md, "Order of sums").
+/// Sums over a row are kept in this many interleaved partial sums, then folded in halves (docs/numerics.md, "Order of
+/// sums").
 constexpr int kLanes = 16;
 
 /// real = scale * (q - zero_point); lo <= q <= hi.

@@ -16,7 +16,8 @@ nlohmann::json parse_json(std::string_view text, const std::string& where) {
   // The callback sees every opening bracket before the recursive descent below it.
   auto limit = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
     if (depth > kMaxDepth)
-      fail(ErrorCode::corrupt, {.what = "cannot parse JSON", .expected = "expected at most 128 nested levels", .where = "in " + where});
+      fail(ErrorCode::corrupt,
+           {.what = "cannot parse JSON", .expected = "expected at most 128 nested levels", .where = "in " + where});
     return true;
   };
   try {
@@ -43,9 +44,11 @@ T json_get(const nlohmann::json& object, const char* key, const std::string& whe
     }
     return found->template get<T>();
   } catch (const std::exception&) {
-    fail(ErrorCode::corrupt, {.what = std::string("unexpected type of key \"") + key + "\"",
-                              .expected = std::string("got ") + found->type_name() + ": " + found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80),
-                              .where = "in " + where});
+    fail(ErrorCode::corrupt,
+         {.what = std::string("unexpected type of key \"") + key + "\"",
+          .expected = std::string("got ") + found->type_name() + ": " +
+                      found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80),
+          .where = "in " + where});
   }
 }
 
@@ -56,8 +59,8 @@ T json_get_or(const nlohmann::json& object, const char* key, T fallback, const s
   return found == object.end() || found->is_null() ? fallback : json_get<T>(object, key, where);
 }
 
-#define OCTET_JSON_TYPE(T)                                                           \
-  template T json_get<T>(const nlohmann::json&, const char*, const std::string&);    \
+#define OCTET_JSON_TYPE(T)                                                        \
+  template T json_get<T>(const nlohmann::json&, const char*, const std::string&); \
   template T json_get_or<T>(const nlohmann::json&, const char*, T, const std::string&);
 OCTET_JSON_TYPE(bool)
 OCTET_JSON_TYPE(int)

@@ -56,8 +56,12 @@ struct Named {
 };
 
 Target cpu(int level) {
-  return {.avx2 = level >= 1, .avx_vnni = level == 2, .avx512 = level >= 3, .avx512_vnni = level >= 4,
-          .amx_int8 = level >= 5, .amx_bf16 = level >= 5};
+  return {.avx2 = level >= 1,
+          .avx_vnni = level == 2,
+          .avx512 = level >= 3,
+          .avx512_vnni = level >= 4,
+          .amx_int8 = level >= 5,
+          .amx_bf16 = level >= 5};
 }
 
 Target gpu(int sm, int count, int64_t shared) {
@@ -65,11 +69,18 @@ Target gpu(int sm, int count, int64_t shared) {
 }
 
 const std::array<Named, 12>& named_targets() {
-  static const std::array<Named, 12> targets{{{"scalar", cpu(0)}, {"avx2", cpu(1)}, {"avxvnni", cpu(2)},
-                                              {"avx512", cpu(3)}, {"avx512vnni", cpu(4)}, {"amx", cpu(5)},
-                                              {"sm80", gpu(80, 108, 166912)}, {"sm86", gpu(86, 82, 101376)},
-                                              {"sm89", gpu(89, 142, 101376)}, {"sm90", gpu(90, 132, 232448)},
-                                              {"sm90a", gpu(90, 132, 232448)}, {"sm120", gpu(120, 188, 101376)}}};
+  static const std::array<Named, 12> targets{{{"scalar", cpu(0)},
+                                              {"avx2", cpu(1)},
+                                              {"avxvnni", cpu(2)},
+                                              {"avx512", cpu(3)},
+                                              {"avx512vnni", cpu(4)},
+                                              {"amx", cpu(5)},
+                                              {"sm80", gpu(80, 108, 166912)},
+                                              {"sm86", gpu(86, 82, 101376)},
+                                              {"sm89", gpu(89, 142, 101376)},
+                                              {"sm90", gpu(90, 132, 232448)},
+                                              {"sm90a", gpu(90, 132, 232448)},
+                                              {"sm120", gpu(120, 188, 101376)}}};
   return targets;
 }
 
@@ -81,7 +92,8 @@ Target parse_target(std::string_view text) {
     if (text == entry.name) return entry.target;
     known += (known.empty() ? "" : ", ") + std::string(entry.name);
   }
-  fail(ErrorCode::invalid_argument, {.what = "unknown target '" + std::string(text) + "'", .expected = "expected one of " + known});
+  fail(ErrorCode::invalid_argument,
+       {.what = "unknown target '" + std::string(text) + "'", .expected = "expected one of " + known});
 }
 
 Target host_target() {
@@ -90,8 +102,9 @@ Target host_target() {
   if (forced == nullptr || *forced == 0) return here;
   Target wanted = parse_target(forced);
   if (wanted.device != DeviceKind::cpu) return here;
-  bool lacking = (wanted.avx2 && !here.avx2) || (wanted.avx_vnni && !here.avx_vnni) || (wanted.avx512 && !here.avx512) ||
-                 (wanted.avx512_vnni && !here.avx512_vnni) || (wanted.amx_int8 && !here.amx_int8);
+  bool lacking = (wanted.avx2 && !here.avx2) || (wanted.avx_vnni && !here.avx_vnni) ||
+                 (wanted.avx512 && !here.avx512) || (wanted.avx512_vnni && !here.avx512_vnni) ||
+                 (wanted.amx_int8 && !here.amx_int8);
   if (lacking)
     fail(ErrorCode::unsupported, {.what = "cannot run kernels for '" + std::string(forced) + "' on this machine",
                                   .expected = "this CPU offers " + name(here),

@@ -26,9 +26,9 @@ Tensor Tensor::allocate(DType dtype, Shape shape, std::byte** bytes) {
   // 64-byte alignment serves every vector width.
   size_t size = static_cast<size_t>(count(shape) * size_of(dtype));
   size_t padded = (size + 127) / 64 * 64;
-  auto* memory = static_cast<std::byte*>(::operator new(padded, std::align_val_t{64}));
+  auto* memory = static_cast<std::byte*>(::operator new (padded, std::align_val_t{64}));
   std::memset(memory, 0, padded);
-  std::shared_ptr<void> owner(memory, [](void* p) { ::operator delete(p, std::align_val_t{64}); });
+  std::shared_ptr<void> owner(memory, [](void* p) { ::operator delete (p, std::align_val_t{64}); });
   *bytes = memory;
   return Tensor(dtype, std::move(shape), std::move(owner), memory);
 }
@@ -44,22 +44,50 @@ Tensor copy_of(DType dtype, std::span<const T> values, Shape shape) {
 }
 }  // namespace
 
-Tensor Tensor::from(std::span<const float> values, Shape shape) { return copy_of(DType::f32, values, std::move(shape)); }
-Tensor Tensor::from(std::span<const int8_t> values, Shape shape) { return copy_of(DType::s8, values, std::move(shape)); }
+Tensor Tensor::from(std::span<const float> values, Shape shape) {
+  return copy_of(DType::f32, values, std::move(shape));
+}
+Tensor Tensor::from(std::span<const int8_t> values, Shape shape) {
+  return copy_of(DType::s8, values, std::move(shape));
+}
 Tensor Tensor::from(std::span<const int32_t> values, Shape shape) {
   return copy_of(DType::s32, values, std::move(shape));
 }
 Tensor Tensor::scalar(float value) { return from(std::span(&value, 1), Shape{}); }
 
 namespace {
-template <typename T> constexpr bool kHolds(DType) { return false; }
-template <> constexpr bool kHolds<float>(DType t) { return t == DType::f32; }
-template <> constexpr bool kHolds<double>(DType t) { return t == DType::f64; }
-template <> constexpr bool kHolds<int8_t>(DType t) { return t == DType::s8; }
-template <> constexpr bool kHolds<uint8_t>(DType t) { return t == DType::u8 || t == DType::boolean; }
-template <> constexpr bool kHolds<uint16_t>(DType t) { return t == DType::f16 || t == DType::bf16; }
-template <> constexpr bool kHolds<int32_t>(DType t) { return t == DType::s32; }
-template <> constexpr bool kHolds<int64_t>(DType t) { return t == DType::s64; }
+template <typename T>
+constexpr bool kHolds(DType) {
+  return false;
+}
+template <>
+constexpr bool kHolds<float>(DType t) {
+  return t == DType::f32;
+}
+template <>
+constexpr bool kHolds<double>(DType t) {
+  return t == DType::f64;
+}
+template <>
+constexpr bool kHolds<int8_t>(DType t) {
+  return t == DType::s8;
+}
+template <>
+constexpr bool kHolds<uint8_t>(DType t) {
+  return t == DType::u8 || t == DType::boolean;
+}
+template <>
+constexpr bool kHolds<uint16_t>(DType t) {
+  return t == DType::f16 || t == DType::bf16;
+}
+template <>
+constexpr bool kHolds<int32_t>(DType t) {
+  return t == DType::s32;
+}
+template <>
+constexpr bool kHolds<int64_t>(DType t) {
+  return t == DType::s64;
+}
 }  // namespace
 
 template <typename T>
@@ -86,7 +114,9 @@ std::vector<float> Tensor::to_f32() const {
     }
   };
   switch (dtype_) {
-    case DType::f32: if (!values.empty()) std::memcpy(values.data(), data_, values.size() * 4); break;
+    case DType::f32:
+      if (!values.empty()) std::memcpy(values.data(), data_, values.size() * 4);
+      break;
     case DType::f16: convert(uint16_t{}, [](uint16_t b) { return f32_from_f16(b); }); break;
     case DType::bf16: convert(uint16_t{}, [](uint16_t b) { return f32_from_bf16(b); }); break;
     case DType::f64: convert(double{}, [](double d) { return static_cast<float>(d); }); break;

@@ -19,8 +19,8 @@ class ThreadPool {
 
   int threads() const noexcept;
 
-  /// Calls body(begin, end) on disjoint ranges that cover [0, items), each at most `grain` long, on any thread, and returns when
-  /// all are done. `body` must not throw.
+  /// Calls body(begin, end) on disjoint ranges that cover [0, items), each at most `grain` long, on any thread, and
+  /// returns when all are done. `body` must not throw.
   void parallel_for(int64_t items, int64_t grain, const std::function<void(int64_t begin, int64_t end)>& body);
 
  private:

@@ -25,27 +25,31 @@ constexpr int64_t kOffsets = -4;  ///< rows + 1
 
 // Each line: inputs -> output; attributes. T = tokens, R = rows, H = width.
 enum class Op : uint8_t {
-  positions,          ///< ids s32[T], offsets -> s32[T]; start (first position), padding_id (-1: every token counts; else pads get padding_id and do not count)
-  embedding,          ///< table f32[V,H], indices s32[T] -> f32[T,H]
-  add,                ///< a, b of one shape -> the same
-  layer_norm,         ///< x [.,H], gamma [H], beta [H] -> the same; epsilon
-  linear,             ///< x [.,K], weight [N,K], bias [N] (optional) -> [.,N]
-  gelu,               ///< x -> the same; approximate ("none" | "tanh")
-  relu,               ///< x -> the same
-  tanh,               ///< x -> the same
-  attention_scores,   ///< q [T,H], k [T,H], offsets, bias f32[heads,L,L] (optional) -> [heads,length,length]; heads, scale
+  positions,   ///< ids s32[T], offsets -> s32[T]; start (first position), padding_id (-1: every token counts; else pads
+               ///< get padding_id and do not count)
+  embedding,   ///< table f32[V,H], indices s32[T] -> f32[T,H]
+  add,         ///< a, b of one shape -> the same
+  layer_norm,  ///< x [.,H], gamma [H], beta [H] -> the same; epsilon
+  linear,      ///< x [.,K], weight [N,K], bias [N] (optional) -> [.,N]
+  gelu,        ///< x -> the same; approximate ("none" | "tanh")
+  relu,        ///< x -> the same
+  tanh,        ///< x -> the same
+  attention_scores,   ///< q [T,H], k [T,H], offsets, bias f32[heads,L,L] (optional) -> [heads,length,length]; heads,
+                      ///< scale
   softmax,            ///< scores -> the same, over the last axis
   attention_context,  ///< p [heads,length,length], v [T,H], offsets -> [T,H]; heads
   select_first,       ///< x [T,H], offsets -> [R,H]: token 0 of each row
   pool_mean,          ///< x [T,H], offsets -> [R,H]
   pool_max,           ///< x [T,H], offsets -> [R,H]
   normalize,          ///< x [R,H] -> x / max(|x|_2, 1e-12)
-  fake_quant,         ///< x, scale f32[] | [C] (optional), zero_point s32 likewise (optional), column_scale f32[K] (optional, weights only) -> the same
+  fake_quant,  ///< x, scale f32[] | [C] (optional), zero_point s32 likewise (optional), column_scale f32[K] (optional,
+               ///< weights only) -> the same
 };
-// fake_quant attributes: type ("s2".."s8", "u2".."u8"), lo, hi, axis (the axis that keeps its own scale; absent: one scale),
-// dynamic ("" | "token": one range a token | "row_channel": one range a channel of each row), state ("on" | "off"). Without a
-// scale and not dynamic it awaits calibration and computes the identity. A weight's column_scale c folds its input's
-// per-channel scale into the columns: q = quantize(w[n,k] * c[k], scale[n]), and back w' = dequantize(q) / c[k].
+// fake_quant attributes: type ("s2".."s8", "u2".."u8"), lo, hi, axis (the axis that keeps its own scale; absent: one
+// scale), dynamic ("" | "token": one range a token | "row_channel": one range a channel of each row), state ("on" |
+// "off"). Without a scale and not dynamic it awaits calibration and computes the identity. A weight's column_scale c
+// folds its input's per-channel scale into the columns: q = quantize(w[n,k] * c[k], scale[n]), and back w' =
+// dequantize(q) / c[k].
 
 std::string_view name(Op op) noexcept;
 /// The operation of that name, or nothing.
@@ -83,15 +87,16 @@ struct Node {
   ValueId input(size_t index) const noexcept { return index < inputs.size() ? inputs[index] : kNone; }
 };
 
-/// Nodes are kept in an order in which every value is made before it is used. A value type: copies share parameter bytes.
+/// Nodes are kept in an order in which every value is made before it is used. A value type: copies share parameter
+/// bytes.
 class Graph {
  public:
   std::string name = "model";
 
   ValueId add_input(const std::string& name, ValueType type);
   ValueId add_parameter(const std::string& name, Tensor tensor);
-  /// Appends a node, infers its output type (a mismatch throws invalid_argument naming the node), and returns its output
-  /// value, which is called like the node.
+  /// Appends a node, infers its output type (a mismatch throws invalid_argument naming the node), and returns its
+  /// output value, which is called like the node.
   ValueId add(Op op, const std::string& name, std::vector<ValueId> inputs, Attributes attributes = {});
   /// The same, placed right after the last producer among the inputs (first when all are inputs and parameters).
   ValueId insert(Op op, const std::string& name, std::vector<ValueId> inputs, Attributes attributes = {});

@@ -32,14 +32,15 @@ struct Requant {
 // y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), then requantized when y is 8-bit.
 struct GemmDesc {
   int64_t n = 0, k = 0;
-  DType x = DType::f32;        ///< s8 | u8 | f32 | f16 | bf16
-  DType w = DType::f32;        ///< s8 with an 8-bit x, else the type of x
-  DType y = DType::f32;        ///< s8 | u8 | f32 | f16 | bf16
+  DType x = DType::f32;  ///< s8 | u8 | f32 | f16 | bf16
+  DType w = DType::f32;  ///< s8 with an 8-bit x, else the type of x
+  DType y = DType::f32;  ///< s8 | u8 | f32 | f16 | bf16
   bool row_scale = false;
   bool bias = true;
-  bool column_offset = false;  ///< x has a zero point: column_offset[n] = zero_point * sum_k w[n,k] is subtracted from the accumulator
+  bool column_offset =
+      false;  ///< x has a zero point: column_offset[n] = zero_point * sum_k w[n,k] is subtracted from the accumulator
   Activation activation = Activation::none;
-  bool exact = false;          ///< f32 products summed in f64 (the simulated graph)
+  bool exact = false;  ///< f32 products summed in f64 (the simulated graph)
   bool operator==(const GemmDesc&) const = default;
 };
 struct GemmArgs {
@@ -65,7 +66,8 @@ struct AttentionDesc {
   DType p = DType::f32;    ///< u8 | s8 with s8 qkv or dynamic, else f32
   DType y = DType::f32;    ///< s8 | f32 | f16 | bf16
   bool bias = false;
-  /// q and k come as f32 and are quantized per token (over its heads * head_dim values) to s8, v per row and channel, inside the kernel.
+  /// q and k come as f32 and are quantized per token (over its heads * head_dim values) to s8, v per row and channel,
+  /// inside the kernel.
   bool dynamic = false;
   bool operator==(const AttentionDesc&) const = default;
 };
@@ -73,26 +75,28 @@ struct AttentionArgs {
   int64_t rows = 0;
   const int32_t* offsets = nullptr;  ///< [rows + 1]
   int64_t tokens = 0;
-  int64_t max_length = 0;            ///< longest row
-  const void* q = nullptr;           ///< [tokens, heads * head_dim]
+  int64_t max_length = 0;   ///< longest row
+  const void* q = nullptr;  ///< [tokens, heads * head_dim]
   const void* k = nullptr;
   const void* v = nullptr;
   int64_t ldq = 0, ldk = 0, ldv = 0;
-  const float* score_scale = nullptr;    ///< [heads]: q scale * k scale / sqrt(head_dim); floats and dynamic: 1 / sqrt(head_dim)
-  float float_scale = 1.0f;              ///< the same for floats, whose heads all share it
-  const float* bias = nullptr;           ///< [heads, bias_length, bias_length], added to the scaled scores
+  const float* score_scale =
+      nullptr;                  ///< [heads]: q scale * k scale / sqrt(head_dim); floats and dynamic: 1 / sqrt(head_dim)
+  float float_scale = 1.0f;     ///< the same for floats, whose heads all share it
+  const float* bias = nullptr;  ///< [heads, bias_length, bias_length], added to the scaled scores
   int64_t bias_length = 0;
-  float p_inv_scale = 255.0f;            ///< probabilities: zero point 0
+  float p_inv_scale = 255.0f;  ///< probabilities: zero point 0
   int32_t p_lo = 0, p_hi = 255;
   const float* context_scale = nullptr;  ///< [heads * head_dim]: p scale * v scale; dynamic: p scale
   Requant requant;                       ///< 8-bit y only
   void* y = nullptr;                     ///< [tokens, heads * head_dim]
   int64_t ldy = 0;
-  unsigned char* scratch = nullptr;      ///< scratch_bytes(desc, max_length, threads)
+  unsigned char* scratch = nullptr;  ///< scratch_bytes(desc, max_length, threads)
 };
 
 // ---------------------------------------------------------------- norm
-// y = LayerNorm(a (+ b)) * gamma + beta; 8-bit inputs are dequantized with a scale a channel; up to two outputs of one value.
+// y = LayerNorm(a (+ b)) * gamma + beta; 8-bit inputs are dequantized with a scale a channel; up to two outputs of one
+// value.
 struct OutputDesc {
   DType dtype = DType::f32;
   bool per_token = false;  ///< s8 with a range found per token: writes row_scale[m] too
@@ -120,14 +124,15 @@ struct NormArgs {
   const void* b = nullptr;
   const float* b_scale = nullptr;
   int32_t b_zero = 0;
-  const float* gamma = nullptr;    ///< [n]
-  const float* beta = nullptr;     ///< [n]
+  const float* gamma = nullptr;  ///< [n]
+  const float* beta = nullptr;   ///< [n]
   float epsilon = 1e-12f;
   NormOutput out[2];
 };
 
 // ---------------------------------------------------------------- embed
-// x = sum of one row of each table, in order; then LayerNorm when `norm`; outputs as in norm. An s8 table has one scale a row.
+// x = sum of one row of each table, in order; then LayerNorm when `norm`; outputs as in norm. An s8 table has one scale
+// a row.
 constexpr int kMaxTables = 3;
 struct EmbedDesc {
   int64_t n = 0;
@@ -140,8 +145,8 @@ struct EmbedDesc {
 };
 struct EmbedArgs {
   int64_t m = 0;
-  const int32_t* index[kMaxTables] = {};      ///< [m] each, in range (checked by the session); null means index 0 for all
-  const void* table[kMaxTables] = {};         ///< [vocabulary, n]
+  const int32_t* index[kMaxTables] = {};  ///< [m] each, in range (checked by the session); null means index 0 for all
+  const void* table[kMaxTables] = {};     ///< [vocabulary, n]
   const float* table_scale[kMaxTables] = {};  ///< [vocabulary], s8 tables
   const float* gamma = nullptr;
   const float* beta = nullptr;
@@ -166,7 +171,7 @@ struct PoolArgs {
   const void* x = nullptr;         ///< [tokens, n]
   const float* x_scale = nullptr;  ///< [n]
   int32_t x_zero = 0;
-  void* y = nullptr;               ///< [rows, n]
+  void* y = nullptr;  ///< [rows, n]
 };
 
 // ---------------------------------------------------------------- elementwise
@@ -193,7 +198,7 @@ struct ElementwiseDesc {
 };
 struct ElementwiseArgs {
   int64_t m = 0;
-  const void* x = nullptr;       ///< [m, n]
+  const void* x = nullptr;  ///< [m, n]
   const void* x2 = nullptr;
   const float* scale = nullptr;  ///< [n]: dequantize, fake_quant
   Requant requant;               ///< quantize and fake_quant; zero_point also for dequantize
@@ -204,7 +209,8 @@ struct ElementwiseArgs {
 };
 
 // ---------------------------------------------------------------- the attention operations one by one
-// The unfused float path (calibration, simulate). Scores of row r start at heads * sum_{s<r} length_s^2 and are [heads, length, length].
+// The unfused float path (calibration, simulate). Scores of row r start at heads * sum_{s<r} length_s^2 and are [heads,
+// length, length].
 enum class ScoresKind : uint8_t { scores, softmax, context };
 struct ScoresDesc {
   ScoresKind kind = ScoresKind::scores;

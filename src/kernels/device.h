@@ -1,7 +1,7 @@
 // The CUDA runtime as the engine needs it, without CUDA's types: memory, copies, streams, graphs, timing.
 //
-// A build without CUDA has the same functions: `find_device` says why there is none, the rest cannot be reached. Failures throw
-// octet::Error: out_of_memory, or device with the call and CUDA's own words.
+// A build without CUDA has the same functions: `find_device` says why there is none, the rest cannot be reached.
+// Failures throw octet::Error: out_of_memory, or device with the call and CUDA's own words.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@ namespace octet::kernels::device {
 
 struct Info {
   bool present = false;
-  std::string reason;    ///< why it is not present
-  std::string name;      ///< "NVIDIA H100 80GB HBM3"
+  std::string reason;  ///< why it is not present
+  std::string name;    ///< "NVIDIA H100 80GB HBM3"
   Target target;
-  int64_t memory = 0;    ///< bytes
+  int64_t memory = 0;  ///< bytes
   std::string driver;
 };
 

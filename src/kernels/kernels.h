@@ -1,9 +1,10 @@
 // Every fused region that octet runs: one descriptor, one argument struct and one table of kernels each.
 //
-// A table lists its rows best first and the scalar reference last; `find` takes the first row that does not refuse. Rows of
-// the CPU take host pointers and split their work over Launch::pool; rows of CUDA take device pointers and enqueue on
-// Launch::stream. `refuse` is a pure function of descriptor and target. `run` checks nothing: what is wrong is refused when
-// a plan is built. Arithmetic: docs/numerics.md. All matrices are row-major; leading dimensions count elements.
+// A table lists its rows best first and the scalar reference last; `find` takes the first row that does not refuse.
+// Rows of the CPU take host pointers and split their work over Launch::pool; rows of CUDA take device pointers and
+// enqueue on Launch::stream. `refuse` is a pure function of descriptor and target. `run` checks nothing: what is wrong
+// is refused when a plan is built. Arithmetic: docs/numerics.md. All matrices are row-major; leading dimensions count
+// elements.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@
 
 namespace octet::kernels {
 
-/// What all rows have. `approximate`: may differ from the reference by one step in under 1 % of 8-bit outputs (docs/numerics.md).
+/// What all rows have. `approximate`: may differ from the reference by one step in under 1 % of 8-bit outputs
+/// (docs/numerics.md).
 struct Row {
   std::string_view name;
   DeviceKind device = DeviceKind::cpu;
@@ -29,8 +31,8 @@ struct GemmKernel : Row {
   using Desc = GemmDesc;
   const char* (*refuse)(const GemmDesc&, const Target&) noexcept = nullptr;  ///< nullptr: accepts
   int64_t (*packed_bytes)(const GemmDesc&) noexcept = nullptr;
-  /// w: [n, k] of desc.w, row-major, host memory -> packed_bytes of host memory, 64-byte aligned (the session copies those of CUDA rows
-  /// to the device).
+  /// w: [n, k] of desc.w, row-major, host memory -> packed_bytes of host memory, 64-byte aligned (the session copies
+  /// those of CUDA rows to the device).
   void (*pack)(const GemmDesc&, const void* w, unsigned char* packed) noexcept = nullptr;
   void (*run)(const GemmDesc&, const GemmArgs&, const Launch&) noexcept = nullptr;
 };

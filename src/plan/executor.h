@@ -24,7 +24,7 @@ struct BatchView {
 struct TapView {
   const Buffer* buffer = nullptr;
   const void* data = nullptr;
-  int64_t elements = 0;      ///< of buffer->dtype
+  int64_t elements = 0;  ///< of buffer->dtype
   const float* row_scale = nullptr;
 };
 using Tap = std::function<void(size_t step, const TapView& view)>;
@@ -37,26 +37,29 @@ std::shared_ptr<const Prepared> prepare(std::shared_ptr<const Program> program, 
 
 /// The scratch memory and stream of one thread of use.
 ///
-/// On a GPU a forward pass is one CUDA graph a shape: the batch is rounded up to a bucket (tokens, rows, longest row), whose
-/// graph is captured on first use. Rows beyond the batch are empty and tokens beyond it are computed and ignored.
+/// On a GPU a forward pass is one CUDA graph a shape: the batch is rounded up to a bucket (tokens, rows, longest row),
+/// whose graph is captured on first use. Rows beyond the batch are empty and tokens beyond it are computed and ignored.
 class Executor {
  public:
   /// `keep_all` gives every buffer its own memory, so that all values of a run can be read afterwards.
   Executor(std::shared_ptr<const Prepared> prepared, std::shared_ptr<ThreadPool> pool, bool keep_all = false);
   /// The same for a program that nothing else shares.
-  Executor(std::shared_ptr<const Program> program, std::shared_ptr<ThreadPool> pool, const Target& target, bool keep_all = false);
+  Executor(std::shared_ptr<const Program> program, std::shared_ptr<ThreadPool> pool, const Target& target,
+           bool keep_all = false);
   ~Executor();
   Executor(Executor&&) noexcept;
   Executor& operator=(Executor&&) noexcept;
 
-  /// Checks the batch (invalid_argument: ids out of range, bad offsets, rows longer than the position table) and lays out the arena.
+  /// Checks the batch (invalid_argument: ids out of range, bad offsets, rows longer than the position table) and lays
+  /// out the arena.
   void bind(const BatchView& batch);
   /// Runs all steps of the bound batch and waits for the result; `tap` (CPU only) sees every output.
   void run(const Tap& tap = {});
   /// Runs one step and waits for it.
   void run_step(size_t step);
 
-  /// Result of a run, in host memory, valid until the next bind: program().outputs[output], elements as its Buffer says.
+  /// Result of a run, in host memory, valid until the next bind: program().outputs[output], elements as its Buffer
+  /// says.
   const void* output(size_t output);
   /// Memory of a buffer in the bound batch (CPU only); valid until the next bind. Elements as Buffer says.
   void* data(int32_t buffer);
@@ -74,7 +77,8 @@ class Executor {
 
   /// Milliseconds of each step, median over `repeats` runs of the bound batch.
   std::vector<double> time_steps(int repeats);
-  /// GPU: milliseconds of a whole forward pass as the stream sees it (graph replays back to back, copies included), one entry a replay.
+  /// GPU: milliseconds of a whole forward pass as the stream sees it (graph replays back to back, copies included), one
+  /// entry a replay.
   std::vector<double> time_replays(int repeats);
 
  private:

@@ -98,9 +98,13 @@ class Lowering {
     Slot source = int_slot_[static_cast<size_t>(value)];
     OCTET_CHECK(source.buffer >= 0, "value " + graph_.value(value).name + " is used before it is made");
     const Buffer from = program_.buffers[static_cast<size_t>(source.buffer)];
-    OCTET_CHECK(!from.row_scale && source.column == 0 && from.width == describe(value, DType::f32).width, "dequantize of a slice");
+    OCTET_CHECK(!from.row_scale && source.column == 0 && from.width == describe(value, DType::f32).width,
+                "dequantize of a slice");
     ElementwiseDesc desc{.kind = ElementwiseKind::dequantize, .n = from.width, .x = from.dtype, .y = float_type(value)};
-    Step step{.name = graph_.value(value).name + " dequantize", .desc = desc, .inputs = {source}, .outputs = {make_float(value)}};
+    Step step{.name = graph_.value(value).name + " dequantize",
+              .desc = desc,
+              .inputs = {source},
+              .outputs = {make_float(value)}};
     step.params["scale"] = from.scale;
     step.numbers["zero0"] = from.zero_point;
     emit(std::move(step));
@@ -124,7 +128,9 @@ class Lowering {
     add_weight(value + ".inv_scale", inverse);
     return add_weight(value + ".scale", scale);
   }
-  std::string float_weight(ValueId value, DType dtype) { return float_weight(graph_.value(value).name, graph_.parameter(value), dtype); }
+  std::string float_weight(ValueId value, DType dtype) {
+    return float_weight(graph_.value(value).name, graph_.parameter(value), dtype);
+  }
   std::string float_weight(const std::string& name, const Tensor& tensor, DType dtype) {
     if (dtype == tensor.dtype()) return add_weight(name, tensor);
     std::vector<float> values = tensor.to_f32();
@@ -132,7 +138,8 @@ class Lowering {
     std::byte* bytes = nullptr;
     Tensor half = Tensor::allocate(dtype, tensor.shape(), &bytes);
     auto* out = reinterpret_cast<uint16_t*>(bytes);
-    for (size_t i = 0; i < values.size(); ++i) out[i] = dtype == DType::f16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
+    for (size_t i = 0; i < values.size(); ++i)
+      out[i] = dtype == DType::f16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
     return add_weight(name + "." + std::string(octet::name(dtype)), half);
   }
 
@@ -164,8 +171,9 @@ class Lowering {
                                         .hint = "quantize symmetrically"});
     }
     if (options_.fuse && quant.dynamic.empty() && quant.scale.empty())
-      fail(ErrorCode::invalid_argument, {.what = "cannot compile: quantizer " + node.name + " has no range",
-                                         .hint = "calibrate the model first, or compile without a calibration for dynamic ranges"});
+      fail(ErrorCode::invalid_argument,
+           {.what = "cannot compile: quantizer " + node.name + " has no range",
+            .hint = "calibrate the model first, or compile without a calibration for dynamic ranges"});
     return quant;
   }
 
@@ -205,7 +213,8 @@ class Lowering {
     const Kernel* row = kernels::find(table, desc, options_.target, &step.refused);
     if (row == nullptr) {
       unsupported_ += "\n    " + step.name;
-      for (const Refusal& refusal : step.refused) unsupported_ += " [" + std::string(refusal.kernel) + ": " + refusal.reason + "]";
+      for (const Refusal& refusal : step.refused)
+        unsupported_ += " [" + std::string(refusal.kernel) + ": " + refusal.reason + "]";
     } else {
       step.kernel = row->name;
     }
@@ -239,9 +248,10 @@ class Lowering {
     done_[index] = true;
     switch (node.op) {
       case Op::positions: {
-        Step step{.name = node.name,
-                  .desc = PositionsDesc{.start = node.integer("start", 0), .padding_id = node.integer("padding_id", -1)},
-                  .inputs = {float_of(node.input(0)), float_of(node.input(1))}};
+        Step step{
+            .name = node.name,
+            .desc = PositionsDesc{.start = node.integer("start", 0), .padding_id = node.integer("padding_id", -1)},
+            .inputs = {float_of(node.input(0)), float_of(node.input(1))}};
         step.outputs = {make_float(node.output)};
         return emit(std::move(step));
       }
@@ -255,7 +265,11 @@ class Lowering {
       case Op::pool_mean: return lower_pool(node, PoolKind::mean);
       case Op::pool_max: return lower_pool(node, PoolKind::max);
       case Op::fake_quant: return lower_quantizer(node);
-      case Op::gelu: case Op::relu: case Op::tanh: case Op::add: case Op::normalize: return lower_elementwise(node);
+      case Op::gelu:
+      case Op::relu:
+      case Op::tanh:
+      case Op::add:
+      case Op::normalize: return lower_elementwise(node);
     }
   }
 
@@ -284,7 +298,8 @@ class Lowering {
   void lower_quantizer(const Node& node) {
     if (graph_.is_parameter(node.input(0))) return;  // its reader quantizes the weight
     QuantInfo quant = info(node);
-    if (options_.fuse && strided_.contains(node.input(0)) && !quant.dynamic.empty()) return;  // the attention kernel does it
+    if (options_.fuse && strided_.contains(node.input(0)) && !quant.dynamic.empty())
+      return;  // the attention kernel does it
     bool awaiting = quant.dynamic.empty() && quant.scale.empty();
     if (awaiting) {
       float_slot_[static_cast<size_t>(node.output)] = float_of(node.input(0));
@@ -480,8 +495,8 @@ class Lowering {
     emit(std::move(step));
   }
 
-  void quantize_weights(const std::vector<Part>& parts, const std::string& prefix, float ratio, int32_t x_zero, const GemmDesc& desc,
-                        Step& step) {
+  void quantize_weights(const std::vector<Part>& parts, const std::string& prefix, float ratio, int32_t x_zero,
+                        const GemmDesc& desc, Step& step) {
     std::byte* bytes = nullptr;
     Tensor tensor = Tensor::allocate(DType::s8, {desc.n, desc.k}, &bytes);
     auto* out = reinterpret_cast<int8_t*>(bytes);
@@ -511,17 +526,20 @@ class Lowering {
     step.params["w"] = add_weight(prefix + ".weight", tensor);
     step.params["scale"] = add_weight(prefix + ".scale", scale);
     if (desc.column_offset)
-      step.params["column_offset"] = add_weight(prefix + ".column_offset", Tensor::from(offset, {static_cast<int64_t>(offset.size())}));
+      step.params["column_offset"] =
+          add_weight(prefix + ".column_offset", Tensor::from(offset, {static_cast<int64_t>(offset.size())}));
   }
 
-  void concatenate_weights(const std::vector<Part>& parts, const std::string& prefix, const GemmDesc& desc, Step& step) {
+  void concatenate_weights(const std::vector<Part>& parts, const std::string& prefix, const GemmDesc& desc,
+                           Step& step) {
     std::vector<std::string> names;
     for (const Part& part : parts) {
       ValueId weight = part.node->input(1);
       // A quantized weight of a float product: the value that the quantizer would give.
       const Node* quantizer = quantizer_of(weight);
-      std::string name = quantizer != nullptr ? float_weight(graph_.value(weight).name, folded_weight(graph_, *quantizer), desc.w)
-                                              : float_weight(weight, desc.w);
+      std::string name = quantizer != nullptr
+                             ? float_weight(graph_.value(weight).name, folded_weight(graph_, *quantizer), desc.w)
+                             : float_weight(weight, desc.w);
       if (parts.size() == 1) {
         step.params["w"] = name;
         return;
@@ -546,7 +564,8 @@ class Lowering {
     bool needs_float = graph_.is_output(value) || !options_.fuse;
     for (size_t user : graph_.users(value)) {
       const Node& node = graph_.nodes()[user];
-      if (options_.fuse && node.op == Op::fake_quant && info(node).dynamic != "row_channel") quantizers.push_back(&node);
+      if (options_.fuse && node.op == Op::fake_quant && info(node).dynamic != "row_channel")
+        quantizers.push_back(&node);
       else needs_float = true;
     }
     if (quantizers.size() > (needs_float ? 1u : 2u)) {
@@ -593,7 +612,8 @@ class Lowering {
     const Node* add = options_.fuse ? node_of(node.input(0)) : nullptr;
     if (add != nullptr && add->op == Op::add && deferred_adds_.contains(add->output)) {
       desc.residual = true;
-      step.inputs = {operand(add->input(0), &desc.a, step, "a_scale", "a_zero"), operand(add->input(1), &desc.b, step, "b_scale", "b_zero")};
+      step.inputs = {operand(add->input(0), &desc.a, step, "a_scale", "a_zero"),
+                     operand(add->input(1), &desc.b, step, "b_scale", "b_zero")};
     } else {
       step.inputs = {operand(node.input(0), &desc.a, step, "a_scale", "a_zero")};
     }
@@ -636,7 +656,9 @@ class Lowering {
 
   void lower_embedding(const std::vector<const Node*>& leaves, const Node* norm) {
     const Node& last = norm != nullptr ? *norm : *leaves[0];
-    EmbedDesc desc{.n = graph_.value(last.output).type.shape.at(1), .tables = static_cast<int>(leaves.size()), .norm = norm != nullptr};
+    EmbedDesc desc{.n = graph_.value(last.output).type.shape.at(1),
+                   .tables = static_cast<int>(leaves.size()),
+                   .norm = norm != nullptr};
     Step step;
     for (size_t t = 0; t < leaves.size(); ++t) {
       const Node& node = *leaves[t];
@@ -677,7 +699,8 @@ class Lowering {
       scale[static_cast<size_t>(r)] = quant.scale[quant.scale.size() == 1 ? 0 : static_cast<size_t>(r)];
       float inverse = int8::inverse(scale[static_cast<size_t>(r)]);
       for (int64_t c = 0; c < width; ++c)
-        *out++ = static_cast<int8_t>(int8::quantize(values[static_cast<size_t>(r * width + c)], inverse, 0, quant.lo, quant.hi));
+        *out++ = static_cast<int8_t>(
+            int8::quantize(values[static_cast<size_t>(r * width + c)], inverse, 0, quant.lo, quant.hi));
     }
     const std::string& name = graph_.value(quantizer.input(0)).name;
     step.params["table" + role] = add_weight(name, tensor);
@@ -730,7 +753,8 @@ class Lowering {
     a.softmax = only_user(scores.output, Op::softmax);
     if (a.softmax == nullptr) return a;
     a.probabilities = only_user(a.softmax->output, Op::fake_quant);
-    a.context = only_user(a.probabilities != nullptr ? a.probabilities->output : a.softmax->output, Op::attention_context);
+    a.context =
+        only_user(a.probabilities != nullptr ? a.probabilities->output : a.softmax->output, Op::attention_context);
     if (a.context == nullptr) return a;
     a.q = scores.input(0), a.k = scores.input(1), a.v = a.context->input(1);
     const Node *q = quantizer_of(a.q), *k = quantizer_of(a.k), *v = quantizer_of(a.v);
@@ -752,7 +776,8 @@ class Lowering {
       a.q = q->input(0), a.k = k->input(0), a.v = v->input(0);
     } else if (!qi.dynamic.empty() || !ki.dynamic.empty() || !vi.dynamic.empty()) {
       a.note = "some of its operands are dynamic and some are not";
-    } else if (qi.dtype != DType::s8 || ki.dtype != DType::s8 || vi.dtype != DType::s8 || qi.zero_point || ki.zero_point || vi.zero_point) {
+    } else if (qi.dtype != DType::s8 || ki.dtype != DType::s8 || vi.dtype != DType::s8 || qi.zero_point ||
+               ki.zero_point || vi.zero_point) {
       a.note = "its operands need symmetric s8";
     } else if (score_scales(scores, qi, ki).empty()) {
       a.note = "the scales of q times k differ within a head";
@@ -762,7 +787,9 @@ class Lowering {
     return a;
   }
 
-  static float channel(const std::vector<float>& values, int64_t i) { return values[values.size() == 1 ? 0 : static_cast<size_t>(i)]; }
+  static float channel(const std::vector<float>& values, int64_t i) {
+    return values[values.size() == 1 ? 0 : static_cast<size_t>(i)];
+  }
 
   // One multiplier a head, or nothing when the channels of a head disagree.
   std::vector<float> score_scales(const Node& scores, const QuantInfo& q, const QuantInfo& k) const {
@@ -786,7 +813,9 @@ class Lowering {
       return;
     }
     int64_t width = graph_.value(a.context->output).type.shape.at(1);
-    AttentionDesc desc{.heads = scores.integer("heads", 1), .bias = scores.input(3) != kNone, .dynamic = a.form == AttentionForm::dynamic};
+    AttentionDesc desc{.heads = scores.integer("heads", 1),
+                       .bias = scores.input(3) != kNone,
+                       .dynamic = a.form == AttentionForm::dynamic};
     desc.head_dim = width / desc.heads;
     Step step{.name = scores.name};
     std::vector<float> score(static_cast<size_t>(desc.heads), static_cast<float>(scores.number("scale", 1.0)));

@@ -13,14 +13,16 @@ struct LowerOptions {
   Target target;
   /// Type of everything that is not 8-bit: f32, or f16 / bf16 on CUDA.
   DType float_type = DType::f32;
-  /// false: one step a node, everything in float, fake_quant nodes computed as such (calibration and the simulate backend).
+  /// false: one step a node, everything in float, fake_quant nodes computed as such (calibration and the simulate
+  /// backend).
   bool fuse = true;
-  /// Unfused only: products are summed in f64, so that rounding of the float kernels does not move quantizers (the simulate backend).
+  /// Unfused only: products are summed in f64, so that rounding of the float kernels does not move quantizers (the
+  /// simulate backend).
   bool exact = false;
 };
 
-/// Fails with `unsupported`, listing every node that no kernel accepts, and with `invalid_argument` for a fused program whose quantizers
-/// still await calibration.
+/// Fails with `unsupported`, listing every node that no kernel accepts, and with `invalid_argument` for a fused program
+/// whose quantizers still await calibration.
 Program lower(const Graph& graph, const LowerOptions& options);
 
 }  // namespace octet

@@ -18,7 +18,7 @@ enum class Extent : uint8_t { tokens, rows, scores, offsets };
 /// One value during a run. `value` is the name of the graph value it holds ("a+b" joins horizontally merged ones).
 struct Buffer {
   std::string value;
-  std::string source;        ///< what a quantizer's value was quantized from, named alike; else empty
+  std::string source;  ///< what a quantizer's value was quantized from, named alike; else empty
   DType dtype = DType::f32;
   Extent extent = Extent::tokens;
   int64_t width = 1;       ///< elements per token or row; heads for scores (then length^2 elements each)
@@ -40,20 +40,21 @@ struct PositionsDesc {
   bool operator==(const PositionsDesc&) const = default;
 };
 
-using StepDesc = std::variant<kernels::GemmDesc, kernels::AttentionDesc, kernels::NormDesc, kernels::EmbedDesc, kernels::PoolDesc,
-                              kernels::ElementwiseDesc, kernels::ScoresDesc, PositionsDesc>;
+using StepDesc = std::variant<kernels::GemmDesc, kernels::AttentionDesc, kernels::NormDesc, kernels::EmbedDesc,
+                              kernels::PoolDesc, kernels::ElementwiseDesc, kernels::ScoresDesc, PositionsDesc>;
 
 /// One kernel call.
 struct Step {
-  std::string name;                          ///< the graph nodes it computes, main one first
+  std::string name;  ///< the graph nodes it computes, main one first
   StepDesc desc;
-  std::vector<Slot> inputs;                  ///< gemm: x; attention: q k v; norm: a b; embed: an index a table (buffer -1: index 0); pool, elementwise: x x2; scores: a b
+  std::vector<Slot> inputs;  ///< gemm: x; attention: q k v; norm: a b; embed: an index a table (buffer -1: index 0);
+                             ///< pool, elementwise: x x2; scores: a b
   std::vector<Slot> outputs;
-  std::map<std::string, std::string> params; ///< role ("w", "scale", "bias", "gamma", ...) -> name in Program::weights
-  std::map<std::string, double> numbers;     ///< "epsilon", "p_inv_scale", "zero_point0", "lo0", "hi0", "scale" ...
-  std::string kernel;                        ///< chosen row
-  std::vector<kernels::Refusal> refused;     ///< better rows that were passed over
-  std::string note;                          ///< why this step is in float where INT8 was asked for, if so
+  std::map<std::string, std::string> params;  ///< role ("w", "scale", "bias", "gamma", ...) -> name in Program::weights
+  std::map<std::string, double> numbers;      ///< "epsilon", "p_inv_scale", "zero_point0", "lo0", "hi0", "scale" ...
+  std::string kernel;                         ///< chosen row
+  std::vector<kernels::Refusal> refused;      ///< better rows that were passed over
+  std::string note;                           ///< why this step is in float where INT8 was asked for, if so
 };
 
 struct Program {
@@ -63,11 +64,11 @@ struct Program {
   /// Graph inputs by name ("ids", "offsets", "type_ids", ...) -> buffer.
   std::map<std::string, int32_t> inputs;
   std::vector<std::pair<std::string, int32_t>> outputs;
-  int64_t vocabulary = 0;      ///< ids must be below
-  int64_t types = 1;           ///< type ids must be below
-  int64_t positions = 0;       ///< rows of the position table, 0 when there is none
-  int64_t max_tokens = 0;      ///< most tokens of a batch, 0 = any: bounds the arena
-  int64_t max_length = 0;      ///< most tokens of a row, 0 = any
+  int64_t vocabulary = 0;  ///< ids must be below
+  int64_t types = 1;       ///< type ids must be below
+  int64_t positions = 0;   ///< rows of the position table, 0 when there is none
+  int64_t max_tokens = 0;  ///< most tokens of a batch, 0 = any: bounds the arena
+  int64_t max_length = 0;  ///< most tokens of a row, 0 = any
 
   double number(const Step& step, const char* key, double fallback) const {
     auto found = step.numbers.find(key);

@@ -19,8 +19,9 @@ using nlohmann::json;
 constexpr std::array kExtents{"tokens", "rows", "scores", "offsets"};
 constexpr std::array kActivations{"none", "relu", "tanh", "gelu_erf", "gelu_tanh"};
 constexpr std::array kPools{"first", "mean", "max"};
-constexpr std::array kElementwise{"activation", "add", "quantize", "quantize_token", "dequantize", "fake_quant", "fake_quant_token",
-                                  "fake_quant_row_channel", "normalize", "convert"};
+constexpr std::array kElementwise{"activation", "add",        "quantize",         "quantize_token",
+                                  "dequantize", "fake_quant", "fake_quant_token", "fake_quant_row_channel",
+                                  "normalize",  "convert"};
 constexpr std::array kScores{"scores", "softmax", "context"};
 
 struct Writer {
@@ -31,13 +32,17 @@ struct Writer {
   void operator()(const char* key, std::string& v) { out[key] = v; }
   void operator()(const char* key, DType& v) { out[key] = octet::name(v); }
   template <typename E, size_t N>
-  void named(const char* key, E& v, const std::array<const char*, N>& names) { out[key] = names[static_cast<size_t>(v)]; }
+  void named(const char* key, E& v, const std::array<const char*, N>& names) {
+    out[key] = names[static_cast<size_t>(v)];
+  }
 };
 
 struct Reader {
   const json& in;
   const std::string& where;
-  [[noreturn]] void bad(const char* key) const { fail(ErrorCode::corrupt, {.what = std::string("unexpected value of \"") + key + "\"", .where = "in " + where}); }
+  [[noreturn]] void bad(const char* key) const {
+    fail(ErrorCode::corrupt, {.what = std::string("unexpected value of \"") + key + "\"", .where = "in " + where});
+  }
   void operator()(const char* key, int64_t& v) {
     v = json_get<int64_t>(in, key, where);
     if (v < -1 || v > int64_t{1} << 31) bad(key);
@@ -67,7 +72,8 @@ void fields(V& v, GemmDesc& d) {
 }
 template <typename V>
 void fields(V& v, AttentionDesc& d) {
-  v("heads", d.heads), v("head_dim", d.head_dim), v("qkv", d.qkv), v("p", d.p), v("y", d.y), v("bias", d.bias), v("dynamic", d.dynamic);
+  v("heads", d.heads), v("head_dim", d.head_dim), v("qkv", d.qkv), v("p", d.p), v("y", d.y), v("bias", d.bias),
+      v("dynamic", d.dynamic);
 }
 template <typename V>
 void output_fields(V& v, int& outputs, OutputDesc* y) {
@@ -81,7 +87,8 @@ void fields(V& v, NormDesc& d) {
 }
 template <typename V>
 void fields(V& v, EmbedDesc& d) {
-  v("n", d.n), v("tables", d.tables), v("table0", d.table[0]), v("table1", d.table[1]), v("table2", d.table[2]), v("norm", d.norm);
+  v("n", d.n), v("tables", d.tables), v("table0", d.table[0]), v("table1", d.table[1]), v("table2", d.table[2]),
+      v("norm", d.norm);
   output_fields(v, d.outputs, d.y);
 }
 template <typename V>
@@ -127,7 +134,8 @@ std::vector<Slot> slots_from(const json& step, const char* key, const Program& p
     int64_t buffer = entry[0], column = entry[1];
     if (buffer < -1 || buffer >= static_cast<int64_t>(program.buffers.size()) || column < 0 ||
         (buffer >= 0 && column >= program.buffers[static_cast<size_t>(buffer)].width) || (buffer < 0 && column != 0))
-      fail(ErrorCode::corrupt, {.what = std::string("a slot in \"") + key + "\" points nowhere", .where = "in " + where});
+      fail(ErrorCode::corrupt,
+           {.what = std::string("a slot in \"") + key + "\" points nowhere", .where = "in " + where});
     slots.push_back({static_cast<int32_t>(buffer), column});
   }
   return slots;
@@ -142,49 +150,62 @@ class Verifier {
   void run() {
     require(program_.inputs.contains("ids") && program_.inputs.contains("offsets"), "the inputs ids and offsets");
     constexpr int64_t kMost = int64_t{1} << 30;
-    for (int64_t limit : {program_.vocabulary, program_.types, program_.positions}) require(limit >= 0 && limit <= kMost, "sizes up to 2^30");
-    // Every buffer has one writer, which runs before its readers: what a kernel takes for an index is then what was checked to be one.
+    for (int64_t limit : {program_.vocabulary, program_.types, program_.positions})
+      require(limit >= 0 && limit <= kMost, "sizes up to 2^30");
+    // Every buffer has one writer, which runs before its readers: what a kernel takes for an index is then what was
+    // checked to be one.
     std::vector<bool> written(program_.buffers.size());
     for (const auto& [name, id] : program_.inputs) {
       require(!written[static_cast<size_t>(id)], "a buffer of its own for input " + name);
       written[static_cast<size_t>(id)] = true;
       const Buffer& b = buffer(id);
-      require(b.dtype == DType::s32 && b.width == 1 && b.extent == (name == "offsets" ? Extent::offsets : Extent::tokens), "input " + name + " of s32");
+      require(
+          b.dtype == DType::s32 && b.width == 1 && b.extent == (name == "offsets" ? Extent::offsets : Extent::tokens),
+          "input " + name + " of s32");
     }
     require(!program_.outputs.empty(), "an output");
     for (const auto& [name, id] : program_.outputs)
-      require(buffer(id).dtype == DType::f32 && (buffer(id).extent == Extent::rows || buffer(id).extent == Extent::tokens), "output " + name + " of f32");
+      require(
+          buffer(id).dtype == DType::f32 && (buffer(id).extent == Extent::rows || buffer(id).extent == Extent::tokens),
+          "output " + name + " of f32");
     for (const Step& step : program_.steps) {
       step_ = &step;
       checked_.clear();
       std::visit([&](const auto& desc) { check(desc); }, step.desc);
       for (const auto& [role, name] : step.params) require(checked_.contains(role), "no weight for " + role);
       for (const auto& [key, number] : step.numbers) {
-        bool integer = key.starts_with("lo") || key.starts_with("hi") || key.starts_with("zero") || key.ends_with("_lo") || key.ends_with("_hi") || key.ends_with("_zero");
-        require(std::isfinite(number) && (!integer || (number == std::floor(number) && std::fabs(number) <= 255)), "a number in range for " + key);
+        bool integer = key.starts_with("lo") || key.starts_with("hi") || key.starts_with("zero") ||
+                       key.ends_with("_lo") || key.ends_with("_hi") || key.ends_with("_zero");
+        require(std::isfinite(number) && (!integer || (number == std::floor(number) && std::fabs(number) <= 255)),
+                "a number in range for " + key);
       }
-      for (const Slot& slot : step.inputs) require(slot.buffer < 0 || written[static_cast<size_t>(slot.buffer)], "operands that were computed before");
+      for (const Slot& slot : step.inputs)
+        require(slot.buffer < 0 || written[static_cast<size_t>(slot.buffer)], "operands that were computed before");
       for (const Slot& slot : step.outputs) {
         require(slot.buffer >= 0 && !written[static_cast<size_t>(slot.buffer)], "a result that nothing else writes");
         written[static_cast<size_t>(slot.buffer)] = true;
       }
     }
     step_ = nullptr;
-    for (const auto& [name, id] : program_.outputs) require(written[static_cast<size_t>(id)], "output " + name + " to be computed");
+    for (const auto& [name, id] : program_.outputs)
+      require(written[static_cast<size_t>(id)], "output " + name + " to be computed");
   }
 
  private:
   void require(bool condition, const std::string& what) const {
     if (!condition)
-      fail(ErrorCode::corrupt, {.what = "the plan is damaged", .expected = "expected " + what,
-                                .where = "in " + where_ + (step_ != nullptr ? ", step " + step_->name : ""), .hint = "compile it again"});
+      fail(ErrorCode::corrupt, {.what = "the plan is damaged",
+                                .expected = "expected " + what,
+                                .where = "in " + where_ + (step_ != nullptr ? ", step " + step_->name : ""),
+                                .hint = "compile it again"});
   }
   const Buffer& buffer(int32_t id) const { return program_.buffers[static_cast<size_t>(id)]; }
   const Buffer& slot(const std::vector<Slot>& slots, size_t i, DType dtype, int64_t width) const {
     require(i < slots.size() && slots[i].buffer >= 0, "operand " + std::to_string(i));
     const Buffer& b = buffer(slots[i].buffer);
     require(b.dtype == dtype, "operand " + std::to_string(i) + " of " + std::string(octet::name(dtype)));
-    require(width > 0 && slots[i].column + width <= b.width, "operand " + std::to_string(i) + " of width " + std::to_string(width));
+    require(width > 0 && slots[i].column + width <= b.width,
+            "operand " + std::to_string(i) + " of width " + std::to_string(width));
     return b;
   }
   const Tensor& weight(const std::string& role) const {
@@ -209,7 +230,8 @@ class Verifier {
     if (!is_8bit(y)) return;
     std::string i = std::to_string(index);
     weight("inv_scale" + i, DType::f32, {n});
-    double lo = program_.number(*step_, ("lo" + i).c_str(), -128), hi = program_.number(*step_, ("hi" + i).c_str(), 127);
+    double lo = program_.number(*step_, ("lo" + i).c_str(), -128),
+           hi = program_.number(*step_, ("hi" + i).c_str(), 127);
     require(lo <= hi && (y == DType::s8 ? lo >= -128 && hi <= 127 : lo >= 0 && hi <= 255), "a range inside the type");
   }
   void outputs(int count, const OutputDesc* y, int64_t n, Extent extent) const {
@@ -227,7 +249,8 @@ class Verifier {
     sizes({d.n, d.k});
     const Buffer& x = slot(step_->inputs, 0, d.x, d.k);
     const Buffer& y = slot(step_->outputs, 0, d.y, d.n);
-    require(x.extent == y.extent && (x.extent == Extent::tokens || x.extent == Extent::rows), "input and output of one extent");
+    require(x.extent == y.extent && (x.extent == Extent::tokens || x.extent == Extent::rows),
+            "input and output of one extent");
     require((is_8bit(d.x) && d.w == DType::s8) || (is_float(d.x) && d.w == d.x), "matching operand types");
     require(x.row_scale == d.row_scale && !y.row_scale && y.width == d.n, "row scales as described");
     require(is_float(d.y) || is_8bit(d.y), "a float or 8-bit result");
@@ -242,19 +265,26 @@ class Verifier {
     sizes({d.heads, d.head_dim, d.heads * d.head_dim});
     int64_t width = d.heads * d.head_dim;
     require(step_->inputs.size() == 3, "three operands");
-    for (size_t i = 0; i < 3; ++i) require(slot(step_->inputs, i, d.qkv, width).extent == Extent::tokens, "operands of tokens");
+    for (size_t i = 0; i < 3; ++i)
+      require(slot(step_->inputs, i, d.qkv, width).extent == Extent::tokens, "operands of tokens");
     const Buffer& y = slot(step_->outputs, 0, d.y, width);
     require(y.extent == Extent::tokens && y.width == width && !y.row_scale, "an output of tokens");
-    require(d.dynamic ? is_float(d.qkv) && is_8bit(d.p) : d.qkv == DType::s8 ? is_8bit(d.p) : is_float(d.qkv) && is_float(d.p), "matching operand types");
+    require(d.dynamic            ? is_float(d.qkv) && is_8bit(d.p)
+            : d.qkv == DType::s8 ? is_8bit(d.p)
+                                 : is_float(d.qkv) && is_float(d.p),
+            "matching operand types");
     weight("score_scale", DType::f32, {d.heads});
     if (is_8bit(d.p)) {
       weight("context_scale", DType::f32, {width});
       double lo = program_.number(*step_, "p_lo", 0), hi = program_.number(*step_, "p_hi", 255);
-      require(lo <= hi && (d.p == DType::s8 ? lo >= -128 && hi <= 127 : lo >= 0 && hi <= 255), "a probability range inside the type");
+      require(lo <= hi && (d.p == DType::s8 ? lo >= -128 && hi <= 127 : lo >= 0 && hi <= 255),
+              "a probability range inside the type");
     }
     if (d.bias) {
       const Tensor& bias = weight("bias");
-      require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads && bias.dim(1) == bias.dim(2), "a square bias a head");
+      require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads &&
+                  bias.dim(1) == bias.dim(2),
+              "a square bias a head");
       require(program_.positions > 0 && bias.dim(1) >= program_.positions, "a bias as long as the longest text");
     }
     requant(0, d.y, width);
@@ -277,11 +307,13 @@ class Verifier {
   }
   void check(const EmbedDesc& d) const {
     sizes({d.n});
-    require(d.tables >= 1 && d.tables <= kMaxTables && step_->inputs.size() == static_cast<size_t>(d.tables), "one to three tables");
+    require(d.tables >= 1 && d.tables <= kMaxTables && step_->inputs.size() == static_cast<size_t>(d.tables),
+            "one to three tables");
     for (int t = 0; t < d.tables; ++t) {
       const Slot& index = step_->inputs[static_cast<size_t>(t)];
       const Tensor& table = weight("table" + std::to_string(t));
-      require(table.dtype() == d.table[t] && table.shape().size() == 2 && table.dim(1) == d.n && table.dim(0) > 0, "a table of width " + std::to_string(d.n));
+      require(table.dtype() == d.table[t] && table.shape().size() == 2 && table.dim(1) == d.n && table.dim(0) > 0,
+              "a table of width " + std::to_string(d.n));
       require(is_float(d.table[t]) || d.table[t] == DType::s8, "a float or s8 table");
       if (d.table[t] == DType::s8) weight("table_scale" + std::to_string(t), DType::f32, {table.dim(0)});
       if (index.buffer < 0) continue;
@@ -300,7 +332,8 @@ class Verifier {
     auto types = program_.inputs.find("type_ids");
     if (types != program_.inputs.end() && id == types->second) return program_.types;
     for (const Step& step : program_.steps)
-      if (const auto* d = std::get_if<PositionsDesc>(&step.desc); d != nullptr && !step.outputs.empty() && step.outputs[0].buffer == id)
+      if (const auto* d = std::get_if<PositionsDesc>(&step.desc);
+          d != nullptr && !step.outputs.empty() && step.outputs[0].buffer == id)
         return program_.positions > 0 ? std::max(d->start + program_.positions, d->padding_id + 1) : INT64_MAX;
     return INT64_MAX;
   }
@@ -309,13 +342,17 @@ class Verifier {
     Extent extent = Extent::tokens;
     operand(0, d.x, d.n, "x_scale", &extent);
     const Buffer& y = slot(step_->outputs, 0, d.y, d.n);
-    require(extent == Extent::tokens && y.extent == Extent::rows && y.width == d.n && is_float(d.y), "tokens pooled to rows");
+    require(extent == Extent::tokens && y.extent == Extent::rows && y.width == d.n && is_float(d.y),
+            "tokens pooled to rows");
   }
   void check(const ElementwiseDesc& d) const {
     sizes({d.n});
-    require(!step_->inputs.empty() && !step_->outputs.empty() && step_->inputs[0].buffer >= 0 && step_->outputs[0].buffer >= 0, "an operand and a result");
+    require(!step_->inputs.empty() && !step_->outputs.empty() && step_->inputs[0].buffer >= 0 &&
+                step_->outputs[0].buffer >= 0,
+            "an operand and a result");
     const Buffer &x = buffer(step_->inputs[0].buffer), &y = buffer(step_->outputs[0].buffer);
-    require(x.dtype == d.x && y.dtype == d.y && x.extent == y.extent && x.width == y.width, "a result like its operand");
+    require(x.dtype == d.x && y.dtype == d.y && x.extent == y.extent && x.width == y.width,
+            "a result like its operand");
     require(d.n == x.width || (x.extent == Extent::scores && d.n == 1), "whole rows");
     require(step_->inputs[0].column == 0 && step_->outputs[0].column == 0, "whole buffers");
     bool per_token = d.kind == ElementwiseKind::quantize_token;
@@ -323,13 +360,16 @@ class Verifier {
     if (d.kind == ElementwiseKind::add) {
       require(step_->inputs.size() == 2 && step_->inputs[1].buffer >= 0, "two operands");
       const Buffer& x2 = buffer(step_->inputs[1].buffer);
-      require(x2.dtype == x.dtype && x2.extent == x.extent && x2.width == x.width && step_->inputs[1].column == 0, "operands alike");
+      require(x2.dtype == x.dtype && x2.extent == x.extent && x2.width == x.width && step_->inputs[1].column == 0,
+              "operands alike");
     }
     bool fixed = d.kind == ElementwiseKind::quantize || d.kind == ElementwiseKind::fake_quant;
     if (fixed) weight("inv_scale0", DType::f32, {d.n});
     if (d.kind == ElementwiseKind::quantize) requant(0, d.y, d.n);
-    if (d.kind == ElementwiseKind::fake_quant || d.kind == ElementwiseKind::dequantize) weight("scale", DType::f32, {d.n});
-    bool from_int = d.kind == ElementwiseKind::dequantize, to_int = d.kind == ElementwiseKind::quantize || d.kind == ElementwiseKind::quantize_token;
+    if (d.kind == ElementwiseKind::fake_quant || d.kind == ElementwiseKind::dequantize)
+      weight("scale", DType::f32, {d.n});
+    bool from_int = d.kind == ElementwiseKind::dequantize,
+         to_int = d.kind == ElementwiseKind::quantize || d.kind == ElementwiseKind::quantize_token;
     require(from_int ? is_8bit(d.x) : is_float(d.x), "a fitting operand type");
     require(to_int ? is_8bit(d.y) : is_float(d.y), "a fitting result type");
     if (d.kind == ElementwiseKind::fake_quant_row_channel) require(x.extent == Extent::tokens, "tokens");
@@ -341,15 +381,18 @@ class Verifier {
     if (!softmax) sizes({d.head_dim, width});
     auto is = [&](const std::vector<Slot>& slots, size_t i, bool scores) {
       const Buffer& b = slot(slots, i, DType::f32, scores ? d.heads : width);
-      require(slots[i].column == 0 && b.extent == (scores ? Extent::scores : Extent::tokens) && b.width == (scores ? d.heads : width), "a whole operand");
+      require(slots[i].column == 0 && b.extent == (scores ? Extent::scores : Extent::tokens) &&
+                  b.width == (scores ? d.heads : width),
+              "a whole operand");
     };
     is(step_->inputs, 0, d.kind != ScoresKind::scores);
     if (!softmax) is(step_->inputs, 1, false);
     is(step_->outputs, 0, d.kind != ScoresKind::context);
     if (d.bias) {
       const Tensor& bias = weight("bias");
-      require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads && bias.dim(1) == bias.dim(2) &&
-                  program_.positions > 0 && bias.dim(1) >= program_.positions, "a square bias a head as long as the longest text");
+      require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads &&
+                  bias.dim(1) == bias.dim(2) && program_.positions > 0 && bias.dim(1) >= program_.positions,
+              "a square bias a head as long as the longest text");
     }
   }
   void check(const PositionsDesc& d) const {
@@ -375,8 +418,14 @@ json to_json(const Program& program) {
   out["inputs"] = program.inputs;
   for (const auto& [name, id] : program.outputs) out["outputs"].push_back({name, id});
   for (const Buffer& b : program.buffers)
-    out["buffers"].push_back({{"value", b.value}, {"source", b.source}, {"dtype", octet::name(b.dtype)}, {"extent", kExtents[static_cast<size_t>(b.extent)]},
-                              {"width", b.width}, {"row_scale", b.row_scale}, {"scale", b.scale}, {"zero_point", b.zero_point}});
+    out["buffers"].push_back({{"value", b.value},
+                              {"source", b.source},
+                              {"dtype", octet::name(b.dtype)},
+                              {"extent", kExtents[static_cast<size_t>(b.extent)]},
+                              {"width", b.width},
+                              {"row_scale", b.row_scale},
+                              {"scale", b.scale},
+                              {"zero_point", b.zero_point}});
   for (const Step& step : program.steps) {
     json s;
     StepDesc desc = step.desc;
@@ -407,13 +456,16 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
   for (const json& b : json_get<json>(in, "buffers", where)) {
     Buffer buffer;
     Reader reader{b, where};
-    reader("value", buffer.value), reader("source", buffer.source), reader("dtype", buffer.dtype), reader.named("extent", buffer.extent, kExtents);
-    reader("width", buffer.width), reader("row_scale", buffer.row_scale), reader("scale", buffer.scale), reader("zero_point", buffer.zero_point);
+    reader("value", buffer.value), reader("source", buffer.source), reader("dtype", buffer.dtype),
+        reader.named("extent", buffer.extent, kExtents);
+    reader("width", buffer.width), reader("row_scale", buffer.row_scale), reader("scale", buffer.scale),
+        reader("zero_point", buffer.zero_point);
     if (buffer.width < 1 || buffer.width > int64_t{1} << 22) bad("a buffer's width is out of range");
     program.buffers.push_back(std::move(buffer));
   }
   auto buffer_id = [&](const json& id) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= static_cast<int64_t>(program.buffers.size()))
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+        id.get<int64_t>() >= static_cast<int64_t>(program.buffers.size()))
       bad("an input or output names no buffer");
     return id.get<int32_t>();
   };

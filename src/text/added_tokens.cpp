@@ -58,7 +58,9 @@ void TokenMatcher::find(std::string_view whole, size_t from, size_t to, std::vec
     size_t begin = at, end = at + entry->pattern.size();
     at = end;
     const AddedToken& token = *entry->token;
-    if (token.single_word && ((begin > from && class_before(text, begin) & kIsWord) || (end < to && class_after(text, end) & kIsWord))) continue;
+    if (token.single_word &&
+        ((begin > from && class_before(text, begin) & kIsWord) || (end < to && class_after(text, end) & kIsWord)))
+      continue;
     if (token.lstrip) {
       while (begin > covered && class_before(text, begin) & kIsSpace) {
         --begin;
@@ -75,9 +77,13 @@ void TokenMatcher::find(std::string_view whole, size_t from, size_t to, std::vec
   if (covered < to) sections.push_back({covered, to, nullptr});
 }
 
-AddedTokens::AddedTokens(const nlohmann::json& list, const Model& model, const Normalizer* normalizer, const std::string& where) {
+AddedTokens::AddedTokens(const nlohmann::json& list, const Model& model, const Normalizer* normalizer,
+                         const std::string& where) {
   if (list.is_null()) return;
-  if (!list.is_array()) fail(ErrorCode::corrupt, {.what = "cannot read \"added_tokens\"", .expected = std::string("expected an array, got ") + list.type_name(), .where = "in " + where});
+  if (!list.is_array())
+    fail(ErrorCode::corrupt, {.what = "cannot read \"added_tokens\"",
+                              .expected = std::string("expected an array, got ") + list.type_name(),
+                              .where = "in " + where});
   auto next_id = static_cast<int32_t>(model.vocabulary_size());
   for (const auto& json : list) {
     AddedToken token;

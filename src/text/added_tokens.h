@@ -39,8 +39,8 @@ class TokenMatcher {
     const AddedToken* token;
   };
   const Entry* match(std::string_view text, size_t at) const;
-  std::vector<Entry> entries_;           // by first byte, then longest first
-  std::vector<uint32_t> first_byte_;     // 257 bounds into entries_
+  std::vector<Entry> entries_;        // by first byte, then longest first
+  std::vector<uint32_t> first_byte_;  // 257 bounds into entries_
 };
 
 class AddedTokens {

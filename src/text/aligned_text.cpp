@@ -1,4 +1,5 @@
-// Rewriting aligned text: the bookkeeping follows the reference step by step, its oddities included, because offsets must be equal.
+// Rewriting aligned text: the bookkeeping follows the reference step by step, its oddities included, because offsets
+// must be equal.
 #include "text/aligned_text.h"
 
 #include <algorithm>
@@ -20,14 +21,17 @@ AlignedText::AlignedText(std::string_view text, int32_t first) {
 
 AlignedText AlignedText::slice(size_t begin, size_t end) const {
   AlignedText part;
-  part.chars.assign(chars.begin() + static_cast<std::ptrdiff_t>(begin), chars.begin() + static_cast<std::ptrdiff_t>(end));
-  part.spans.assign(spans.begin() + static_cast<std::ptrdiff_t>(begin), spans.begin() + static_cast<std::ptrdiff_t>(end));
+  part.chars.assign(chars.begin() + static_cast<std::ptrdiff_t>(begin),
+                    chars.begin() + static_cast<std::ptrdiff_t>(end));
+  part.spans.assign(spans.begin() + static_cast<std::ptrdiff_t>(begin),
+                    spans.begin() + static_cast<std::ptrdiff_t>(end));
   part.original = begin < end ? TextSpan{spans[begin].begin, spans[end - 1].end} : TextSpan{};
   return part;
 }
 
 void AlignedText::transform(const std::vector<Edit>& edits, size_t skipped) {
-  // "Everything" means everything that has a place in the original: code points inserted before the first real one stay.
+  // "Everything" means everything that has a place in the original: code points inserted before the first real one
+  // stay.
   size_t begin = 0, end = chars.size();
   if (original.begin >= original.end) {
     end = 0;

@@ -48,12 +48,9 @@ void AlignedText::filter(Keep keep) {
   edits.reserve(chars.size());
   size_t skipped = 0;
   for (char32_t c : chars) {
-    if (keep(c))
-      edits.push_back({c, 0});
-    else if (edits.empty())
-      ++skipped;
-    else
-      --edits.back().change;
+    if (keep(c)) edits.push_back({c, 0});
+    else if (edits.empty()) ++skipped;
+    else --edits.back().change;
   }
   transform(edits, skipped);
 }

@@ -31,12 +31,18 @@ Bpe::Bpe(const nlohmann::json& model, const std::string& where) {
   byte_fallback_ = json_get_or<bool>(model, "byte_fallback", false, where);
   ignore_merges_ = json_get_or<bool>(model, "ignore_merges", false, where);
   if (json_get_or<double>(model, "dropout", 0.0, where) != 0.0)
-    fail(ErrorCode::unsupported, {.what = "cannot use a BPE tokenizer with dropout", .expected = "expected no dropout: it draws tokens at random", .where = "in " + where, .hint = "set \"dropout\" to null"});
+    fail(ErrorCode::unsupported, {.what = "cannot use a BPE tokenizer with dropout",
+                                  .expected = "expected no dropout: it draws tokens at random",
+                                  .where = "in " + where,
+                                  .hint = "set \"dropout\" to null"});
   if (auto unknown = text_or_empty("unk_token"); !unknown.empty()) {
     unknown_ = unknown;
     unknown_id_ = find(unknown);
     if (unknown_id_ < 0)
-      fail(ErrorCode::corrupt, {.what = "the tokenizer's vocabulary lacks its unknown token", .expected = "expected \"" + unknown + "\" among " + std::to_string(vocabulary_size()) + " tokens", .where = "in " + where});
+      fail(ErrorCode::corrupt,
+           {.what = "the tokenizer's vocabulary lacks its unknown token",
+            .expected = "expected \"" + unknown + "\" among " + std::to_string(vocabulary_size()) + " tokens",
+            .where = "in " + where});
   }
   read_merges(json_array(model, "merges", where), where);
 
@@ -70,20 +76,32 @@ void Bpe::read_merges(const nlohmann::json& merges, const std::string& where) {
       right = merge[1].get<std::string>();
     }
     if (left.empty() || right.empty())
-      fail(ErrorCode::corrupt, {.what = "cannot read merge " + std::to_string(rank + 1) + " of the tokenizer", .expected = "expected two tokens, got " + merge.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80), .where = "in " + where});
+      fail(ErrorCode::corrupt,
+           {.what = "cannot read merge " + std::to_string(rank + 1) + " of the tokenizer",
+            .expected = "expected two tokens, got " +
+                        merge.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80),
+            .where = "in " + where});
     std::string_view tail = right;
     if (!prefix_.empty() && tail.starts_with(prefix_)) tail.remove_prefix(prefix_.size());
     std::string joined = left + std::string(tail);
     int32_t ids[3] = {find(left), find(right), find(joined)};
     for (int i = 0; i < 3; ++i)
       if (ids[i] < 0)
-        fail(ErrorCode::corrupt, {.what = "cannot read merge " + std::to_string(rank + 1) + " of the tokenizer", .expected = "expected \"" + (i == 0 ? left : i == 1 ? right : joined) + "\" in the vocabulary", .where = "in " + where});
+        fail(ErrorCode::corrupt, {.what = "cannot read merge " + std::to_string(rank + 1) + " of the tokenizer",
+                                  .expected = "expected \"" +
+                                              (i == 0   ? left
+                                               : i == 1 ? right
+                                                        : joined) +
+                                              "\" in the vocabulary",
+                                  .where = "in " + where});
     add_merge(ids[0], ids[1], rank++, ids[2]);
   }
 }
 
 namespace {
-uint64_t pair_of(int32_t left, int32_t right) { return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right); }
+uint64_t pair_of(int32_t left, int32_t right) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
 uint64_t pair_hash(uint64_t pair) {
   uint64_t h = pair * 0x9e3779b97f4a7c15u;
   return h ^ h >> 32;
@@ -165,8 +183,12 @@ void Bpe::merge_short(std::vector<Symbol>& symbols, std::vector<const Merge*>& m
     if (best == count) break;
     symbols[best].id = merges[best]->id;
     symbols[best].size += symbols[best + 1].size;
-    std::copy(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 2, symbols.begin() + static_cast<std::ptrdiff_t>(count), symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
-    std::copy(merges.begin() + static_cast<std::ptrdiff_t>(best) + 1, merges.begin() + static_cast<std::ptrdiff_t>(count) - 1, merges.begin() + static_cast<std::ptrdiff_t>(best));
+    std::copy(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 2,
+              symbols.begin() + static_cast<std::ptrdiff_t>(count),
+              symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    std::copy(merges.begin() + static_cast<std::ptrdiff_t>(best) + 1,
+              merges.begin() + static_cast<std::ptrdiff_t>(count) - 1,
+              merges.begin() + static_cast<std::ptrdiff_t>(best));
     --count;
     if (best > 0) merges[best - 1] = find_merge(symbols[best - 1].id, symbols[best].id);
     if (best + 1 < count) merges[best] = find_merge(symbols[best].id, symbols[best + 1].id);
@@ -186,7 +208,8 @@ void Bpe::merge_long(std::vector<Symbol>& symbols) const {
   std::vector<uint32_t> previous(count), next(count);
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
   auto push = [&](uint32_t at, uint32_t after) {
-    if (const Merge* merge = find_merge(symbols[at].id, symbols[after].id)) queue.push({merge->rank, at, symbols[at].id, symbols[after].id, merge->id});
+    if (const Merge* merge = find_merge(symbols[at].id, symbols[after].id))
+      queue.push({merge->rank, at, symbols[at].id, symbols[after].id, merge->id});
   };
   for (uint32_t i = 0; i < count; ++i) {
     previous[i] = i == 0 ? UINT32_MAX : i - 1;
@@ -197,7 +220,8 @@ void Bpe::merge_long(std::vector<Symbol>& symbols) const {
     Candidate top = queue.top();
     queue.pop();
     uint32_t at = top.at, after = next[at];
-    if (symbols[at].size == 0 || after >= count || symbols[at].id != top.left || symbols[after].id != top.right) continue;
+    if (symbols[at].size == 0 || after >= count || symbols[at].id != top.left || symbols[after].id != top.right)
+      continue;
     symbols[at].id = top.id;
     symbols[at].size += symbols[after].size;
     symbols[after].size = 0;
@@ -222,10 +246,8 @@ void Bpe::tokenize_cached(std::string_view word, std::vector<Piece>& pieces, Scr
   }
   scratch.symbols.clear();
   fill(scratch.symbols);
-  if (scratch.symbols.size() <= 48)
-    merge_short(scratch.symbols, scratch.merges);
-  else
-    merge_long(scratch.symbols);
+  if (scratch.symbols.size() <= 48) merge_short(scratch.symbols, scratch.merges);
+  else merge_long(scratch.symbols);
   size_t before = pieces.size();
   uint32_t at = 0;
   for (const Symbol& s : scratch.symbols) {
@@ -242,7 +264,8 @@ void Bpe::tokenize(std::string_view word, std::vector<Piece>& pieces, ModelScrat
       return;
     }
   }
-  tokenize_cached(word, pieces, *static_cast<Scratch*>(scratch), [&](std::vector<Symbol>& symbols) { symbols_of(word, symbols); });
+  tokenize_cached(word, pieces, *static_cast<Scratch*>(scratch),
+                  [&](std::vector<Symbol>& symbols) { symbols_of(word, symbols); });
 }
 
 void Bpe::tokenize_bytes(std::string_view word, std::vector<Piece>& pieces, ModelScratch* scratch) const {
@@ -260,6 +283,8 @@ void Bpe::tokenize_bytes(std::string_view word, std::vector<Piece>& pieces, Mode
   });
 }
 
-std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const std::string& where) { return std::make_unique<Bpe>(model, where); }
+std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const std::string& where) {
+  return std::make_unique<Bpe>(model, where);
+}
 
 }  // namespace octet::text

@@ -15,6 +15,7 @@ std::string json_text(const nlohmann::json& json, const char* key, const std::st
 /// json[key], which must be an array.
 const nlohmann::json& json_array(const nlohmann::json& json, const char* key, const std::string& where);
 /// Throws unsupported and names the known components.
-[[noreturn]] void unknown_component(const char* kind, const std::string& type, std::initializer_list<const char*> known, const std::string& where);
+[[noreturn]] void unknown_component(const char* kind, const std::string& type, std::initializer_list<const char*> known,
+                                    const std::string& where);
 
 }  // namespace octet::text

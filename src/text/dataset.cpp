@@ -32,7 +32,8 @@ struct Pairing {
   const char* text;
   const char* pair;
 };
-constexpr Pairing kTexts[] = {{"sentence", ""}, {"sentence1", "sentence2"}, {"premise", "hypothesis"}, {"text", ""}, {"question", ""}, {"#1 String", "#2 String"}};
+constexpr Pairing kTexts[] = {{"sentence", ""}, {"sentence1", "sentence2"}, {"premise", "hypothesis"},
+                              {"text", ""},     {"question", ""},           {"#1 String", "#2 String"}};
 constexpr const char* kLabels[] = {"label", "gold_label", "score", "labels", "Quality"};
 
 std::string lower_ascii(std::string_view name) {
@@ -82,8 +83,10 @@ std::string listed(const std::vector<std::string>& names) {
 /// Finds the three columns.
 class Columns {
  public:
-  Columns(const Table& table, const DatasetOptions& options, bool header, const std::string& source) : names_(table.columns), source_(source) {
-    bool first_is_cola = !header && !table.records.empty() && table.named == false && is_cola(table.records.front().fields);
+  Columns(const Table& table, const DatasetOptions& options, bool header, const std::string& source)
+      : names_(table.columns), source_(source) {
+    bool first_is_cola =
+        !header && !table.records.empty() && table.named == false && is_cola(table.records.front().fields);
     if (options.text.empty()) {
       for (const Pairing& p : kTexts) {
         text = header ? find_name(names_, p.text) : std::nullopt;
@@ -93,8 +96,13 @@ class Columns {
       }
       if (!text && first_is_cola) text = 3;
       if (!text)
-        fail(ErrorCode::invalid_argument, {.what = "cannot find the column of the text", .expected = (header ? "expected sentence, sentence1, premise, text, question or #1 String, got " : "expected a header, got a first line with ") + std::string(header ? listed(names_) : std::to_string(names_.size()) + " fields"),
-                                           .where = "in " + source_, .hint = "name the column or give its number, counted from 1"});
+        fail(ErrorCode::invalid_argument,
+             {.what = "cannot find the column of the text",
+              .expected = (header ? "expected sentence, sentence1, premise, text, question or #1 String, got "
+                                  : "expected a header, got a first line with ") +
+                          std::string(header ? listed(names_) : std::to_string(names_.size()) + " fields"),
+              .where = "in " + source_,
+              .hint = "name the column or give its number, counted from 1"});
     } else {
       text = required(options.text, "text");
     }
@@ -118,9 +126,12 @@ class Columns {
     auto number = as_column_number(wanted);
     if (number && *number < names_.size()) return *number;
     std::string near = nearest_names(wanted, names_);
-    fail(ErrorCode::invalid_argument, {.what = std::string("cannot find the column \"") + wanted + "\" of the " + role,
-                                       .expected = number ? "expected a number from 1 to " + std::to_string(names_.size()) : "expected one of " + listed(names_),
-                                       .where = "in " + source_, .hint = near.empty() ? "columns may be given by number, counted from 1" : near});
+    fail(ErrorCode::invalid_argument,
+         {.what = std::string("cannot find the column \"") + wanted + "\" of the " + role,
+          .expected = number ? "expected a number from 1 to " + std::to_string(names_.size())
+                             : "expected one of " + listed(names_),
+          .where = "in " + source_,
+          .hint = near.empty() ? "columns may be given by number, counted from 1" : near});
   }
   const std::vector<std::string>& names_;
   const std::string& source_;
@@ -128,17 +139,24 @@ class Columns {
 
 }  // namespace
 
-Dataset Dataset::load(const std::filesystem::path& path, const DatasetOptions& options) { return parse(read_text(path), path.string(), options); }
+Dataset Dataset::load(const std::filesystem::path& path, const DatasetOptions& options) {
+  return parse(read_text(path), path.string(), options);
+}
 
 Dataset Dataset::parse(std::string_view content, const std::string& source, const DatasetOptions& options) {
   if (content.starts_with("\xef\xbb\xbf")) content.remove_prefix(3);
   if (size_t bad = text::invalid_utf8(content); bad != std::string_view::npos) {
     auto line = 1 + std::count(content.begin(), content.begin() + static_cast<std::ptrdiff_t>(bad), '\n');
-    fail(ErrorCode::corrupt, {.what = "cannot read the data", .expected = "expected UTF-8", .where = "in " + source + ", line " + std::to_string(line) + ", byte " + std::to_string(bad), .hint = "convert the file to UTF-8"});
+    fail(ErrorCode::corrupt,
+         {.what = "cannot read the data",
+          .expected = "expected UTF-8",
+          .where = "in " + source + ", line " + std::to_string(line) + ", byte " + std::to_string(bad),
+          .hint = "convert the file to UTF-8"});
   }
   // One record more than asked for: the first may turn out to be the header.
   Table table = text::read_table(content, source, options.format, options.limit > 0 ? options.limit + 1 : 0);
-  if (table.records.empty()) fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + source});
+  if (table.records.empty())
+    fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + source});
   bool header = table.named;
   if (!table.named) {
     header = is_header(table.records.front().fields, options);
@@ -156,18 +174,24 @@ Dataset Dataset::parse(std::string_view content, const std::string& source, cons
   state->text_column = table.columns[*columns.text];
   if (columns.pair) state->pair_column = table.columns[*columns.pair];
   if (columns.label) state->label_column = table.columns[*columns.label];
-  if (options.limit > 0 && static_cast<int64_t>(table.records.size()) > options.limit) table.records.resize(static_cast<size_t>(options.limit));
+  if (options.limit > 0 && static_cast<int64_t>(table.records.size()) > options.limit)
+    table.records.resize(static_cast<size_t>(options.limit));
   state->rows.reserve(table.records.size());
   for (Record& record : table.records) {
     auto field = [&](std::optional<size_t> column) -> std::string {
       if (!column) return {};
       if (*column < record.fields.size()) return record.fields[*column];
-      fail(ErrorCode::corrupt, {.what = "cannot read a row of the data", .expected = "expected column \"" + table.columns[*column] + "\" (number " + std::to_string(*column + 1) + "), got " + std::to_string(record.fields.size()) + " fields",
-                                .where = "in " + source + ", line " + std::to_string(record.line)});
+      fail(ErrorCode::corrupt,
+           {.what = "cannot read a row of the data",
+            .expected = "expected column \"" + table.columns[*column] + "\" (number " + std::to_string(*column + 1) +
+                        "), got " + std::to_string(record.fields.size()) + " fields",
+            .where = "in " + source + ", line " + std::to_string(record.line)});
     };
     for (std::optional<size_t> column : {columns.text, columns.pair, columns.label})
       if (column && *column < record.missing.size() && record.missing[*column])
-        fail(ErrorCode::corrupt, {.what = "cannot read a row of the data", .expected = "expected a value for \"" + table.columns[*column] + "\"", .where = "in " + source + ", line " + std::to_string(record.line)});
+        fail(ErrorCode::corrupt, {.what = "cannot read a row of the data",
+                                  .expected = "expected a value for \"" + table.columns[*column] + "\"",
+                                  .where = "in " + source + ", line " + std::to_string(record.line)});
     State::Row row{field(columns.text), field(columns.pair), field(columns.label), record.line};
     state->rows.push_back(std::move(row));
     record = Record{};
@@ -203,8 +227,11 @@ namespace {
 
 void require_labels(const Dataset& data, const char* what) {
   if (data.has_label()) return;
-  fail(ErrorCode::invalid_argument, {.what = std::string("cannot find the ") + what + " of the data", .expected = "expected a column label, gold_label, score, labels or Quality, got " + listed(data.columns()),
-                                     .where = "in " + data.source(), .hint = "name the column of the label or give its number, counted from 1"});
+  fail(ErrorCode::invalid_argument,
+       {.what = std::string("cannot find the ") + what + " of the data",
+        .expected = "expected a column label, gold_label, score, labels or Quality, got " + listed(data.columns()),
+        .where = "in " + data.source(),
+        .hint = "name the column of the label or give its number, counted from 1"});
 }
 
 }  // namespace
@@ -222,21 +249,27 @@ std::vector<int32_t> resolve_labels(const Dataset& data, std::span<const std::st
       continue;
     }
     std::optional<double> number = data.number(row);
-    if (number && *number >= 0 && *number < static_cast<double>(names.size()) && *number == static_cast<double>(static_cast<int32_t>(*number))) {
+    if (number && *number >= 0 && *number < static_cast<double>(names.size()) &&
+        *number == static_cast<double>(static_cast<int32_t>(*number))) {
       classes.push_back(static_cast<int32_t>(*number));
       continue;
     }
-    if (std::none_of(unknown.begin(), unknown.end(), [&](const auto& u) { return u.first == label; })) unknown.emplace_back(label, data.line(row));
+    if (std::none_of(unknown.begin(), unknown.end(), [&](const auto& u) { return u.first == label; }))
+      unknown.emplace_back(label, data.line(row));
     classes.push_back(-1);
   }
   if (unknown.empty()) return classes;
   std::string bad;
-  for (size_t i = 0; i < unknown.size() && i < 8; ++i) bad += (i > 0 ? ", \"" : "\"") + unknown[i].first + "\" (line " + std::to_string(unknown[i].second) + ")";
+  for (size_t i = 0; i < unknown.size() && i < 8; ++i)
+    bad += (i > 0 ? ", \"" : "\"") + unknown[i].first + "\" (line " + std::to_string(unknown[i].second) + ")";
   if (unknown.size() > 8) bad += " and " + std::to_string(unknown.size() - 8) + " more";
   std::vector<std::string> all(names.begin(), names.end());
   std::string near = nearest_names(unknown[0].first, all);
-  fail(ErrorCode::invalid_argument, {.what = "the data has labels that the model does not know: " + bad, .expected = "expected " + listed(all) + ", or their numbers from 0",
-                                     .where = "in " + data.source() + ", column \"" + data.label_column() + "\"", .hint = near.empty() ? "choose another label column, or a model with these labels" : near});
+  fail(ErrorCode::invalid_argument,
+       {.what = "the data has labels that the model does not know: " + bad,
+        .expected = "expected " + listed(all) + ", or their numbers from 0",
+        .where = "in " + data.source() + ", column \"" + data.label_column() + "\"",
+        .hint = near.empty() ? "choose another label column, or a model with these labels" : near});
 }
 
 std::vector<double> label_numbers(const Dataset& data) {
@@ -245,8 +278,10 @@ std::vector<double> label_numbers(const Dataset& data) {
   for (int64_t row = 0; row < data.rows(); ++row) {
     auto number = data.number(row);
     if (!number)
-      fail(ErrorCode::invalid_argument, {.what = "cannot use a label as a number", .expected = "expected a number, got \"" + std::string(data.label(row)) + "\"",
-                                         .where = "in " + data.source() + ", line " + std::to_string(data.line(row)) + ", column \"" + data.label_column() + "\""});
+      fail(ErrorCode::invalid_argument, {.what = "cannot use a label as a number",
+                                         .expected = "expected a number, got \"" + std::string(data.label(row)) + "\"",
+                                         .where = "in " + data.source() + ", line " + std::to_string(data.line(row)) +
+                                                  ", column \"" + data.label_column() + "\""});
     numbers.push_back(*number);
   }
   return numbers;
@@ -256,12 +291,16 @@ std::vector<std::vector<int64_t>> plan_batches(std::span<const int64_t> lengths,
   std::vector<int64_t> order(lengths.size());
   std::iota(order.begin(), order.end(), int64_t{0});
   if (options.sort_by_length)
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[static_cast<size_t>(a)] > lengths[static_cast<size_t>(b)]; });
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      return lengths[static_cast<size_t>(a)] > lengths[static_cast<size_t>(b)];
+    });
   std::vector<std::vector<int64_t>> batches;
   int64_t tokens = 0;
   for (int64_t row : order) {
     int64_t length = lengths[static_cast<size_t>(row)];
-    bool full = batches.empty() || (options.max_rows > 0 && static_cast<int64_t>(batches.back().size()) >= options.max_rows) || (options.max_tokens > 0 && tokens + length > options.max_tokens);
+    bool full = batches.empty() ||
+                (options.max_rows > 0 && static_cast<int64_t>(batches.back().size()) >= options.max_rows) ||
+                (options.max_tokens > 0 && tokens + length > options.max_tokens);
     if (full) {
       batches.emplace_back();
       tokens = 0;

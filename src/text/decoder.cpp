@@ -9,7 +9,8 @@ namespace {
 
 std::string replace_all(std::string text, std::string_view from, std::string_view to) {
   if (from.empty()) return text;
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+    text.replace(at, from.size(), to);
   return text;
 }
 
@@ -20,15 +21,14 @@ class WordPieceDecoder final : public Decoder {
     for (size_t i = 0; i < tokens.size(); ++i) {
       std::string& token = tokens[i];
       if (i > 0) {
-        if (!prefix_.empty() && token.starts_with(prefix_))
-          token.erase(0, prefix_.size());
-        else
-          token.insert(0, " ");
+        if (!prefix_.empty() && token.starts_with(prefix_)) token.erase(0, prefix_.size());
+        else token.insert(0, " ");
       }
       if (!cleanup_) continue;
       // The space before punctuation and contractions, in the reference's order.
-      static constexpr const char* kClean[][2] = {{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"},
-                                                  {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      static constexpr const char* kClean[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                                  {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                                  {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
       for (const auto& rule : kClean) token = replace_all(std::move(token), rule[0], rule[1]);
     }
     return tokens;
@@ -53,7 +53,10 @@ std::string repair_utf8(std::string_view bytes) {
       std::string probe(bytes.substr(bad, tail + 1));
       auto lead = static_cast<unsigned char>(probe[0]);
       if ((probe.back() & 0xc0) != 0x80) break;
-      size_t wanted = lead >= 0xf0 && lead < 0xf5 ? 4 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xc2 && lead < 0xe0 ? 2 : 1;
+      size_t wanted = lead >= 0xf0 && lead < 0xf5   ? 4
+                      : lead >= 0xe0 && lead < 0xf0 ? 3
+                      : lead >= 0xc2 && lead < 0xe0 ? 2
+                                                    : 1;
       if (tail + 1 >= wanted) break;
       std::string filled = probe + std::string(wanted - tail - 1, '\x80');
       if (invalid_utf8(filled) != std::string_view::npos) break;
@@ -89,10 +92,8 @@ class MetaspaceDecoder final : public Decoder {
     for (size_t i = 0; i < tokens.size(); ++i) {
       std::string text;
       for (char32_t c : to_chars(tokens[i])) {
-        if (c != replacement_)
-          append_char(c, text);
-        else if (i > 0 || !prefixed_)
-          text += ' ';
+        if (c != replacement_) append_char(c, text);
+        else if (i > 0 || !prefixed_) text += ' ';
       }
       tokens[i] = std::move(text);
     }
@@ -108,7 +109,8 @@ class BpeDecoder final : public Decoder {
  public:
   explicit BpeDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
   std::vector<std::string> apply(std::vector<std::string> tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = replace_all(std::move(tokens[i]), suffix_, i + 1 == tokens.size() ? "" : " ");
+    for (size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = replace_all(std::move(tokens[i]), suffix_, i + 1 == tokens.size() ? "" : " ");
     return tokens;
   }
 
@@ -127,7 +129,8 @@ class FuseDecoder final : public Decoder {
 
 class ReplaceDecoder final : public Decoder {
  public:
-  ReplaceDecoder(std::string pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
+  ReplaceDecoder(std::string pattern, std::string content)
+      : pattern_(std::move(pattern)), content_(std::move(content)) {}
   std::vector<std::string> apply(std::vector<std::string> tokens) const override {
     for (std::string& token : tokens) token = replace_all(std::move(token), pattern_, content_);
     return tokens;
@@ -151,24 +154,32 @@ class DecoderSequence final : public Decoder {
 std::unique_ptr<const Decoder> make_decoder(const nlohmann::json& json, const std::string& where) {
   if (json.is_null()) return nullptr;
   std::string type = component_type(json, "decoder", where);
-  if (type == "WordPiece") return std::make_unique<WordPieceDecoder>(json_get_or<std::string>(json, "prefix", "##", where), json_get_or<bool>(json, "cleanup", true, where));
+  if (type == "WordPiece")
+    return std::make_unique<WordPieceDecoder>(json_get_or<std::string>(json, "prefix", "##", where),
+                                              json_get_or<bool>(json, "cleanup", true, where));
   if (type == "ByteLevel") return std::make_unique<ByteLevelDecoder>();
-  if (type == "BPEDecoder") return std::make_unique<BpeDecoder>(json_get_or<std::string>(json, "suffix", "</w>", where));
+  if (type == "BPEDecoder")
+    return std::make_unique<BpeDecoder>(json_get_or<std::string>(json, "suffix", "</w>", where));
   if (type == "Fuse") return std::make_unique<FuseDecoder>();
   if (type == "Metaspace") {
     std::u32string replacement = to_chars(json_get_or<std::string>(json, "replacement", "\u2581", where));
-    auto scheme = json_get_or<std::string>(json, "prepend_scheme", json_get_or<bool>(json, "add_prefix_space", true, where) ? "always" : "never", where);
+    auto scheme = json_get_or<std::string>(
+        json, "prepend_scheme", json_get_or<bool>(json, "add_prefix_space", true, where) ? "always" : "never", where);
     return std::make_unique<MetaspaceDecoder>(replacement.empty() ? 0x2581 : replacement[0], scheme != "never");
   }
-  if (type == "Replace" && json.contains("pattern") && json["pattern"].is_object() && json["pattern"].contains("String"))
-    return std::make_unique<ReplaceDecoder>(json_text(json["pattern"], "String", where), json_text(json, "content", where));
+  if (type == "Replace" && json.contains("pattern") && json["pattern"].is_object() &&
+      json["pattern"].contains("String"))
+    return std::make_unique<ReplaceDecoder>(json_text(json["pattern"], "String", where),
+                                            json_text(json, "content", where));
   if (type == "Sequence") {
     auto sequence = std::make_unique<DecoderSequence>();
     for (const auto& part : json_array(json, "decoders", where))
       if (auto made = make_decoder(part, where)) sequence->parts.push_back(std::move(made));
     return sequence;
   }
-  unknown_component("decoder", type, {"BPEDecoder", "ByteLevel", "Fuse", "Metaspace", "Replace with a string", "Sequence", "WordPiece"}, where);
+  unknown_component("decoder", type,
+                    {"BPEDecoder", "ByteLevel", "Fuse", "Metaspace", "Replace with a string", "Sequence", "WordPiece"},
+                    where);
 }
 
 }  // namespace octet::text

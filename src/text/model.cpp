@@ -35,7 +35,8 @@ void StringTable::insert(std::string_view text, int32_t id) {
       return;
     }
   }
-  slots_[slot] = {static_cast<uint32_t>(h >> 32), static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(text.size()), id};
+  slots_[slot] = {static_cast<uint32_t>(h >> 32), static_cast<uint32_t>(bytes_.size()),
+                  static_cast<uint32_t>(text.size()), id};
   bytes_.append(text);
   longest_ = std::max(longest_, text.size());
   ++count_;
@@ -49,35 +50,42 @@ void Model::add_token(std::string_view token, int32_t id) {
 
 void Model::read_vocabulary(const nlohmann::json& vocabulary, const std::string& where) {
   if (!vocabulary.is_object())
-    fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's vocabulary", .expected = "expected an object of tokens and ids, got " + std::string(vocabulary.type_name()), .where = "in " + where});
+    fail(ErrorCode::corrupt,
+         {.what = "cannot read the tokenizer's vocabulary",
+          .expected = "expected an object of tokens and ids, got " + std::string(vocabulary.type_name()),
+          .where = "in " + where});
   vocabulary_ = StringTable(vocabulary.size());
   // An id far beyond the number of tokens would make the table of names huge.
   auto limit = static_cast<int64_t>(vocabulary.size()) * 16 + 1000000;
   for (const auto& [token, value] : vocabulary.items()) {
     int64_t id = value.is_number_integer() ? value.get<int64_t>() : -1;
     if (id < 0 || id > limit)
-      fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's vocabulary", .expected = "expected an id from 0 to " + std::to_string(limit) + ", got " + value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 40),
-                                .where = "in " + where + ", token \"" + token + "\""});
+      fail(ErrorCode::corrupt,
+           {.what = "cannot read the tokenizer's vocabulary",
+            .expected = "expected an id from 0 to " + std::to_string(limit) + ", got " +
+                        value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 40),
+            .where = "in " + where + ", token \"" + token + "\""});
     add_token(token, static_cast<int32_t>(id));
   }
 }
 
 std::unique_ptr<const Model> make_model(const nlohmann::json& model, const std::string& where) {
   if (!model.is_object())
-    fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's model", .expected = "expected an object, got " + std::string(model.type_name()), .where = "in " + where});
+    fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's model",
+                              .expected = "expected an object, got " + std::string(model.type_name()),
+                              .where = "in " + where});
   std::string type = json_get_or<std::string>(model, "type", "", where);
   if (type.empty()) {  // files of old versions say it by their keys
-    if (model.contains("merges"))
-      type = "BPE";
-    else if (model.contains("max_input_chars_per_word"))
-      type = "WordPiece";
-    else if (model.contains("vocab") && model["vocab"].is_array())
-      type = "Unigram";
+    if (model.contains("merges")) type = "BPE";
+    else if (model.contains("max_input_chars_per_word")) type = "WordPiece";
+    else if (model.contains("vocab") && model["vocab"].is_array()) type = "Unigram";
   }
   if (type == "WordPiece") return make_wordpiece(model, where);
   if (type == "BPE") return make_bpe(model, where);
   if (type == "Unigram") return make_unigram(model, where);
-  fail(ErrorCode::unsupported, {.what = "unknown tokenizer model \"" + type + "\"", .expected = "known models: BPE, Unigram, WordPiece", .where = "in " + where});
+  fail(ErrorCode::unsupported, {.what = "unknown tokenizer model \"" + type + "\"",
+                                .expected = "known models: BPE, Unigram, WordPiece",
+                                .where = "in " + where});
 }
 
 }  // namespace octet::text

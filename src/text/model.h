@@ -26,7 +26,8 @@ class StringTable {
     for (size_t slot = h & mask_;; slot = (slot + 1) & mask_) {
       const Slot& s = slots_[slot];
       if (s.id < 0) return -1;
-      if (s.tag == static_cast<uint32_t>(h >> 32) && s.size == text.size() && std::memcmp(bytes_.data() + s.begin, text.data(), text.size()) == 0)
+      if (s.tag == static_cast<uint32_t>(h >> 32) && s.size == text.size() &&
+          std::memcmp(bytes_.data() + s.begin, text.data(), text.size()) == 0)
         return s.id;
     }
   }
@@ -123,7 +124,8 @@ std::unique_ptr<const Model> make_wordpiece(const nlohmann::json& model, const s
 std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const std::string& where);
 std::unique_ptr<const Model> make_unigram(const nlohmann::json& model, const std::string& where);
 
-/// Greedy longest match, the model of BERT. Concrete because the tokenizer's fast path calls it without a word's detour.
+/// Greedy longest match, the model of BERT. Concrete because the tokenizer's fast path calls it without a word's
+/// detour.
 class WordPiece final : public Model {
  public:
   WordPiece(const nlohmann::json& model, const std::string& where);

@@ -59,10 +59,8 @@ std::vector<Edit> composition(const std::vector<Edit>& decomposed) {
   for (const Edit& edit : decomposed) {
     uint8_t cls = combining_class(edit.c);
     if (!starter) {
-      if (cls != 0)
-        edits.push_back(edit);
-      else
-        starter = edit;
+      if (cls != 0) edits.push_back(edit);
+      else starter = edit;
       continue;
     }
     if (!last_class || *last_class < cls) {
@@ -148,11 +146,14 @@ class Replace final : public Normalizer {
  private:
   size_t match(const std::vector<char32_t>& chars, size_t begin) const {
     if (at_least_ == 0) {
-      if (pattern_.empty() || chars.size() - begin < pattern_.size() || !std::equal(pattern_.begin(), pattern_.end(), chars.begin() + static_cast<std::ptrdiff_t>(begin))) return begin;
+      if (pattern_.empty() || chars.size() - begin < pattern_.size() ||
+          !std::equal(pattern_.begin(), pattern_.end(), chars.begin() + static_cast<std::ptrdiff_t>(begin)))
+        return begin;
       return begin + pattern_.size();
     }
     size_t end = begin;
-    while (end < chars.size() && (spaces_ ? (class_table()[chars[end]] & kIsSpace) != 0 : chars[end] == pattern_[0])) ++end;
+    while (end < chars.size() && (spaces_ ? (class_table()[chars[end]] & kIsSpace) != 0 : chars[end] == pattern_[0]))
+      ++end;
     return end - begin >= at_least_ ? end : begin;
   }
 
@@ -165,13 +166,17 @@ class Replace final : public Normalizer {
 std::unique_ptr<const Normalizer> make_replace(const nlohmann::json& json, const std::string& where) {
   std::u32string content = to_chars(json_text(json, "content", where));
   auto pattern = json_get<nlohmann::json>(json, "pattern", where);
-  if (pattern.is_object() && pattern.contains("String")) return std::make_unique<Replace>(to_chars(json_text(pattern, "String", where)), 0, false, content);
+  if (pattern.is_object() && pattern.contains("String"))
+    return std::make_unique<Replace>(to_chars(json_text(pattern, "String", where)), 0, false, content);
   std::string regex = json_text(pattern, "Regex", where);
   if (regex == "\\s+") return std::make_unique<Replace>(U"", 1, true, content);
   if (regex == "\\s{2,}") return std::make_unique<Replace>(U"", 2, true, content);
   if (regex == " {2,}") return std::make_unique<Replace>(U" ", 2, false, content);
   if (regex == " +") return std::make_unique<Replace>(U" ", 1, false, content);
-  fail(ErrorCode::unsupported, {.what = "unknown pattern of the normalizer Replace: " + regex, .expected = "known patterns: any string; the regular expressions \"\\s+\", \"\\s{2,}\", \" +\", \" {2,}\"", .where = "in " + where});
+  fail(ErrorCode::unsupported,
+       {.what = "unknown pattern of the normalizer Replace: " + regex,
+        .expected = "known patterns: any string; the regular expressions \"\\s+\", \"\\s{2,}\", \" +\", \" {2,}\"",
+        .where = "in " + where});
 }
 
 class NormalizerSequence final : public Normalizer {
@@ -233,11 +238,16 @@ std::unique_ptr<const Normalizer> make_normalizer(const nlohmann::json& json, co
   if (type == "NFKD") return std::make_unique<UnicodeForm>(true, false);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
   if (type == "StripAccents") return std::make_unique<StripAccents>();
-  if (type == "Strip") return std::make_unique<Strip>(json_get_or<bool>(json, "strip_left", true, where), json_get_or<bool>(json, "strip_right", true, where));
+  if (type == "Strip")
+    return std::make_unique<Strip>(json_get_or<bool>(json, "strip_left", true, where),
+                                   json_get_or<bool>(json, "strip_right", true, where));
   if (type == "Prepend") return std::make_unique<Prepend>(to_chars(json_text(json, "prepend", where)));
   if (type == "Replace") return make_replace(json, where);
   if (type == "Precompiled") return make_precompiled(json, where);
-  unknown_component("normalizer", type, {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Replace", "Sequence", "Strip", "StripAccents"}, where);
+  unknown_component("normalizer", type,
+                    {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Replace",
+                     "Sequence", "Strip", "StripAccents"},
+                    where);
 }
 
 }  // namespace octet::text

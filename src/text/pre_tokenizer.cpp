@@ -20,7 +20,8 @@ struct Part {
 };
 
 /// Appends the pieces of `text` cut into `parts`, which cover it.
-void cut(const AlignedText& text, const std::vector<Part>& parts, Delimiters delimiters, std::vector<AlignedText>& out) {
+void cut(const AlignedText& text, const std::vector<Part>& parts, Delimiters delimiters,
+         std::vector<AlignedText>& out) {
   std::vector<Part> merged;
   bool previous = false;
   switch (delimiters) {
@@ -31,28 +32,22 @@ void cut(const AlignedText& text, const std::vector<Part>& parts, Delimiters del
     case Delimiters::isolated: merged = parts; break;
     case Delimiters::contiguous:
       for (const Part& part : parts) {
-        if (part.delimiter == previous && !merged.empty())
-          merged.back().end = part.end;
-        else
-          merged.push_back(part);
+        if (part.delimiter == previous && !merged.empty()) merged.back().end = part.end;
+        else merged.push_back(part);
         previous = part.delimiter;
       }
       break;
     case Delimiters::merged_with_previous:
       for (const Part& part : parts) {
-        if (part.delimiter && !previous && !merged.empty())
-          merged.back().end = part.end;
-        else
-          merged.push_back(part);
+        if (part.delimiter && !previous && !merged.empty()) merged.back().end = part.end;
+        else merged.push_back(part);
         previous = part.delimiter;
       }
       break;
     case Delimiters::merged_with_next:
       for (size_t i = parts.size(); i-- > 0;) {
-        if (parts[i].delimiter && !previous && !merged.empty())
-          merged.back().begin = parts[i].begin;
-        else
-          merged.push_back(parts[i]);
+        if (parts[i].delimiter && !previous && !merged.empty()) merged.back().begin = parts[i].begin;
+        else merged.push_back(parts[i]);
         previous = parts[i].delimiter;
       }
       std::reverse(merged.begin(), merged.end());
@@ -79,12 +74,14 @@ std::vector<Part> parts_by(const AlignedText& text, IsDelimiter is_delimiter) {
 
 class CharacterSplit final : public PreTokenizer {
  public:
-  CharacterSplit(uint16_t classes, char32_t character, Delimiters delimiters) : classes_(classes), character_(character), delimiters_(delimiters) {}
+  CharacterSplit(uint16_t classes, char32_t character, Delimiters delimiters)
+      : classes_(classes), character_(character), delimiters_(delimiters) {}
   void split(std::vector<AlignedText>& pieces) const override {
     const ClassTable& table = class_table();
     std::vector<AlignedText> out;
     for (const AlignedText& piece : pieces)
-      cut(piece, parts_by(piece, [&](char32_t c) { return (table[c] & classes_) != 0 || c == character_; }), delimiters_, out);
+      cut(piece, parts_by(piece, [&](char32_t c) { return (table[c] & classes_) != 0 || c == character_; }),
+          delimiters_, out);
     pieces = std::move(out);
   }
 
@@ -127,13 +124,13 @@ class Metaspace final : public PreTokenizer {
     std::vector<AlignedText> out;
     for (AlignedText& piece : pieces) {
       if (piece.empty()) continue;
-      piece.replace_all([&](size_t i) { return piece.chars[i] == U' ' ? i + 1 : i; }, std::u32string_view(&replacement, 1));
+      piece.replace_all([&](size_t i) { return piece.chars[i] == U' ' ? i + 1 : i; },
+                        std::u32string_view(&replacement, 1));
       bool wanted = prepend == Prepend::always || (prepend == Prepend::first && piece.original.begin == 0);
       if (wanted && piece.chars.front() != replacement) piece.prepend(std::u32string_view(&replacement, 1));
       if (cuts)
         cut(piece, parts_by(piece, [&](char32_t c) { return c == replacement; }), Delimiters::merged_with_next, out);
-      else
-        out.push_back(std::move(piece));
+      else out.push_back(std::move(piece));
     }
     pieces = std::move(out);
   }
@@ -155,25 +152,26 @@ Delimiters read_behavior(const nlohmann::json& json, Delimiters fallback, const 
   if (name == "MergedWithPrevious") return Delimiters::merged_with_previous;
   if (name == "MergedWithNext") return Delimiters::merged_with_next;
   if (name == "Contiguous") return Delimiters::contiguous;
-  unknown_component("behavior of a pre-tokenizer", name, {"Contiguous", "Isolated", "MergedWithNext", "MergedWithPrevious", "Removed"}, where);
+  unknown_component("behavior of a pre-tokenizer", name,
+                    {"Contiguous", "Isolated", "MergedWithNext", "MergedWithPrevious", "Removed"}, where);
 }
 
 std::unique_ptr<const PreTokenizer> make_metaspace(const nlohmann::json& json, const std::string& where) {
   auto metaspace = std::make_unique<Metaspace>();
   std::u32string replacement = to_chars(json_get_or<std::string>(json, "replacement", "\u2581", where));
-  if (replacement.size() != 1) fail(ErrorCode::corrupt, {.what = "cannot read Metaspace", .expected = "expected a replacement of one character, got " + std::to_string(replacement.size()), .where = "in " + where});
+  if (replacement.size() != 1)
+    fail(ErrorCode::corrupt,
+         {.what = "cannot read Metaspace",
+          .expected = "expected a replacement of one character, got " + std::to_string(replacement.size()),
+          .where = "in " + where});
   metaspace->replacement = replacement[0];
   metaspace->cuts = json_get_or<bool>(json, "split", true, where);
   auto scheme = json_get_or<std::string>(json, "prepend_scheme", "", where);
   if (scheme.empty()) scheme = json_get_or<bool>(json, "add_prefix_space", true, where) ? "always" : "never";
-  if (scheme == "always")
-    metaspace->prepend = Metaspace::Prepend::always;
-  else if (scheme == "first")
-    metaspace->prepend = Metaspace::Prepend::first;
-  else if (scheme == "never")
-    metaspace->prepend = Metaspace::Prepend::never;
-  else
-    unknown_component("prepend_scheme", scheme, {"always", "first", "never"}, where);
+  if (scheme == "always") metaspace->prepend = Metaspace::Prepend::always;
+  else if (scheme == "first") metaspace->prepend = Metaspace::Prepend::first;
+  else if (scheme == "never") metaspace->prepend = Metaspace::Prepend::never;
+  else unknown_component("prepend_scheme", scheme, {"always", "first", "never"}, where);
   return metaspace;
 }
 
@@ -284,11 +282,19 @@ std::unique_ptr<const PreTokenizer> make_pre_tokenizer(const nlohmann::json& jso
   }
   if (type == "Whitespace") return std::make_unique<Whitespace>();
   if (type == "WhitespaceSplit") return std::make_unique<CharacterSplit>(kIsSpace, kNoCharacter, Delimiters::removed);
-  if (type == "Punctuation") return std::make_unique<CharacterSplit>(kIsPunctuation, kNoCharacter, read_behavior(json, Delimiters::isolated, where));
-  if (type == "Digits") return std::make_unique<CharacterSplit>(kIsNumeric, kNoCharacter, json_get_or<bool>(json, "individual_digits", false, where) ? Delimiters::isolated : Delimiters::contiguous);
+  if (type == "Punctuation")
+    return std::make_unique<CharacterSplit>(kIsPunctuation, kNoCharacter,
+                                            read_behavior(json, Delimiters::isolated, where));
+  if (type == "Digits")
+    return std::make_unique<CharacterSplit>(
+        kIsNumeric, kNoCharacter,
+        json_get_or<bool>(json, "individual_digits", false, where) ? Delimiters::isolated : Delimiters::contiguous);
   if (type == "CharDelimiterSplit") {
     std::u32string delimiter = to_chars(json_text(json, "delimiter", where));
-    if (delimiter.size() != 1) fail(ErrorCode::corrupt, {.what = "cannot read CharDelimiterSplit", .expected = "expected a delimiter of one character", .where = "in " + where});
+    if (delimiter.size() != 1)
+      fail(ErrorCode::corrupt, {.what = "cannot read CharDelimiterSplit",
+                                .expected = "expected a delimiter of one character",
+                                .where = "in " + where});
     return std::make_unique<CharacterSplit>(uint16_t{0}, delimiter[0], Delimiters::removed);
   }
   if (type == "Metaspace") return make_metaspace(json, where);
@@ -298,7 +304,10 @@ std::unique_ptr<const PreTokenizer> make_pre_tokenizer(const nlohmann::json& jso
       if (auto made = make_pre_tokenizer(part, where)) sequence->parts.push_back(std::move(made));
     return sequence;
   }
-  unknown_component("pre-tokenizer", type, {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation", "Sequence", "Whitespace", "WhitespaceSplit"}, where);
+  unknown_component("pre-tokenizer", type,
+                    {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation",
+                     "Sequence", "Whitespace", "WhitespaceSplit"},
+                    where);
 }
 
 }  // namespace octet::text

@@ -15,8 +15,15 @@ std::string decode_base64(std::string_view text, const std::string& where) {
   int count = 0;
   for (char c : text) {
     if (c == '=' || c == '\n' || c == '\r') continue;
-    int value = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
-    if (value < 0) fail(ErrorCode::corrupt, {.what = "cannot read the normalizer's map", .expected = "expected base64", .where = "in " + where});
+    int value = c >= 'A' && c <= 'Z'   ? c - 'A'
+                : c >= 'a' && c <= 'z' ? c - 'a' + 26
+                : c >= '0' && c <= '9' ? c - '0' + 52
+                : c == '+'             ? 62
+                : c == '/'             ? 63
+                                       : -1;
+    if (value < 0)
+      fail(ErrorCode::corrupt,
+           {.what = "cannot read the normalizer's map", .expected = "expected base64", .where = "in " + where});
     bits = bits << 6 | static_cast<uint32_t>(value);
     count += 6;
     if (count >= 8) {
@@ -33,12 +40,17 @@ class Precompiled final : public Normalizer {
     uint32_t size = 0;
     if (map.size() >= 4) std::memcpy(&size, map.data(), 4);
     if (map.size() < 4 || size > map.size() - 4 || size % 4 != 0)
-      fail(ErrorCode::corrupt, {.what = "cannot read the normalizer's map", .expected = "expected a trie of " + std::to_string(size) + " bytes, got " + std::to_string(map.size()) + " bytes in all", .where = "in " + where});
+      fail(ErrorCode::corrupt, {.what = "cannot read the normalizer's map",
+                                .expected = "expected a trie of " + std::to_string(size) + " bytes, got " +
+                                            std::to_string(map.size()) + " bytes in all",
+                                .where = "in " + where});
     trie_.resize(size / 4);
     std::memcpy(trie_.data(), map.data() + 4, size);
     replacements_ = map.substr(4 + size);
     if (invalid_utf8(replacements_) != std::string_view::npos)
-      fail(ErrorCode::corrupt, {.what = "cannot read the normalizer's map", .expected = "expected replacements in UTF-8", .where = "in " + where});
+      fail(ErrorCode::corrupt, {.what = "cannot read the normalizer's map",
+                                .expected = "expected replacements in UTF-8",
+                                .where = "in " + where});
   }
 
   void apply(AlignedText& text) const override {
@@ -74,13 +86,16 @@ class Precompiled final : public Normalizer {
   static size_t grapheme_end(const std::vector<char32_t>& chars, size_t begin) {
     utf8proc_int32_t state = 0;
     size_t end = begin + 1;
-    while (end < chars.size() && !utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(chars[end - 1]), static_cast<utf8proc_int32_t>(chars[end]), &state)) ++end;
+    while (end < chars.size() && !utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(chars[end - 1]),
+                                                                   static_cast<utf8proc_int32_t>(chars[end]), &state))
+      ++end;
     return end;
   }
 
   static void replace(std::vector<Edit>& edits, size_t old_count, const std::u32string& fresh) {
     for (size_t i = 0; i < fresh.size(); ++i) edits.push_back({fresh[i], i < old_count ? 0 : 1});
-    if (fresh.size() < old_count && !edits.empty()) edits.back().change -= static_cast<int32_t>(old_count - fresh.size());
+    if (fresh.size() < old_count && !edits.empty())
+      edits.back().change -= static_cast<int32_t>(old_count - fresh.size());
   }
 
   /// The replacement of the shortest entry that `key` begins with.

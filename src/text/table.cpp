@@ -11,7 +11,9 @@ namespace {
 
 using nlohmann::json;
 
-bool enough(const Table& table, int64_t limit) { return limit > 0 && static_cast<int64_t>(table.records.size()) >= limit; }
+bool enough(const Table& table, int64_t limit) {
+  return limit > 0 && static_cast<int64_t>(table.records.size()) >= limit;
+}
 
 /// Calls use(line, number) for lines that are not empty, without their line breaks.
 template <typename Use>
@@ -48,7 +50,10 @@ Table read_csv(std::string_view content, const std::string& source, int64_t limi
   Table table;
   int64_t line = 1;
   auto broken = [&](const char* expected, int64_t at) {
-    fail(ErrorCode::corrupt, {.what = "cannot read a field of the CSV data", .expected = expected, .where = "in " + source + ", line " + std::to_string(at), .hint = "quotes inside a quoted field are written twice"});
+    fail(ErrorCode::corrupt, {.what = "cannot read a field of the CSV data",
+                              .expected = expected,
+                              .where = "in " + source + ", line " + std::to_string(at),
+                              .hint = "quotes inside a quoted field are written twice"});
   };
   for (size_t i = 0; i < content.size() && !enough(table, limit);) {
     Record record;
@@ -73,7 +78,8 @@ Table read_csv(std::string_view content, const std::string& source, int64_t limi
           }
         }
         if (i < content.size() && content[i] == '\r') ++i;
-        if (i < content.size() && content[i] != ',' && content[i] != '\n') broken("expected a comma or the end of the line after a closing quote", line);
+        if (i < content.size() && content[i] != ',' && content[i] != '\n')
+          broken("expected a comma or the end of the line after a closing quote", line);
       } else {
         while (i < content.size() && content[i] != ',' && content[i] != '\n') field += content[i++];
         if ((i == content.size() || content[i] == '\n') && field.ends_with('\r')) field.pop_back();
@@ -102,7 +108,10 @@ std::string text_of(const json& value) {
 }
 
 void add_object(Table& table, const json& object, const std::string& where, int64_t line) {
-  if (!object.is_object()) fail(ErrorCode::corrupt, {.what = "cannot read a row of the data", .expected = std::string("expected a JSON object, got ") + object.type_name(), .where = where});
+  if (!object.is_object())
+    fail(ErrorCode::corrupt, {.what = "cannot read a row of the data",
+                              .expected = std::string("expected a JSON object, got ") + object.type_name(),
+                              .where = where});
   if (table.records.empty())
     for (const auto& item : object.items()) table.columns.push_back(item.key());
   Record record;
@@ -138,7 +147,12 @@ Table read_jsonl(std::string_view content, const std::string& source, int64_t li
 }
 
 std::string format_of(std::string_view content, const std::string& source) {
-  for (auto [ending, format] : {std::pair{".tsv", "tsv"}, {".txt", "tsv"}, {".csv", "csv"}, {".jsonl", "jsonl"}, {".ndjson", "jsonl"}, {".json", "jsonl"}})
+  for (auto [ending, format] : {std::pair{".tsv", "tsv"},
+                                {".txt", "tsv"},
+                                {".csv", "csv"},
+                                {".jsonl", "jsonl"},
+                                {".ndjson", "jsonl"},
+                                {".json", "jsonl"}})
     if (source.ends_with(ending)) return format;
   size_t first = content.find_first_not_of(" \t\r\n");
   if (first != std::string_view::npos && (content[first] == '{' || content[first] == '[')) return "jsonl";
@@ -153,7 +167,9 @@ Table read_table(std::string_view content, const std::string& source, const std:
   if (chosen == "tsv") return read_tsv(content, limit);
   if (chosen == "csv") return read_csv(content, source, limit);
   if (chosen == "jsonl") return read_jsonl(content, source, limit);
-  fail(ErrorCode::invalid_argument, {.what = "unknown data format \"" + format + "\"", .expected = "known formats: csv, jsonl, tsv", .where = "for " + source});
+  fail(ErrorCode::invalid_argument, {.what = "unknown data format \"" + format + "\"",
+                                     .expected = "known formats: csv, jsonl, tsv",
+                                     .where = "for " + source});
 }
 
 }  // namespace octet::text

@@ -15,7 +15,7 @@ struct Record {
 };
 
 struct Table {
-  bool named = false;                ///< columns are known (JSON); else the first record may be a header
+  bool named = false;  ///< columns are known (JSON); else the first record may be a header
   std::vector<std::string> columns;
   std::vector<Record> records;
 };

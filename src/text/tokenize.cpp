@@ -1,4 +1,5 @@
-// From text to tokens: one pass over the bytes for the pipelines of BERT and RoBERTa, and the general way, component by component.
+// From text to tokens: one pass over the bytes for the pipelines of BERT and RoBERTa, and the general way, component by
+// component.
 #include <algorithm>
 
 #include "text/tokenizer_state.h"
@@ -29,20 +30,27 @@ std::pair<uint16_t, uint16_t> text::count_spaces(std::string_view token) {
   size_t leading = 0, trailing = 0;
   while (leading < chars.size() && is_space(chars[leading])) ++leading;
   while (trailing < chars.size() && is_space(chars[chars.size() - 1 - trailing])) ++trailing;
-  return {static_cast<uint16_t>(std::min<size_t>(leading, 65535)), static_cast<uint16_t>(std::min<size_t>(trailing, 65535))};
+  return {static_cast<uint16_t>(std::min<size_t>(leading, 65535)),
+          static_cast<uint16_t>(std::min<size_t>(trailing, 65535))};
 }
 
 void Tokenizer::State::prepare() {
   bert = dynamic_cast<const text::BertNormalizer*>(normalizer.get());
   wordpiece = dynamic_cast<const text::WordPiece*>(model.get());
-  if ((normalizer && !bert) || !wordpiece || !dynamic_cast<const text::BertPreTokenizer*>(pre_tokenizer.get())) bert = nullptr, wordpiece = nullptr;
+  if ((normalizer && !bert) || !wordpiece || !dynamic_cast<const text::BertPreTokenizer*>(pre_tokenizer.get()))
+    bert = nullptr, wordpiece = nullptr;
   byte_level = dynamic_cast<const text::ByteLevel*>(pre_tokenizer.get());
   bpe = dynamic_cast<const text::Bpe*>(model.get());
-  if (normalizer || !byte_level || !byte_level->use_regex || !bpe || !bpe->plain_bytes()) byte_level = nullptr, bpe = nullptr;
+  if (normalizer || !byte_level || !byte_level->use_regex || !bpe || !bpe->plain_bytes())
+    byte_level = nullptr, bpe = nullptr;
   for (unsigned b = 0; b < 256; ++b) {
     uint16_t cls = b < 128 ? class_table()[b] : 0;
     bool clean = bert && bert->clean_text, low = bert && bert->lowercase;
-    uint16_t kind = b >= 128 ? kWide : clean && cls & text::kIsControl ? kDrop : cls & text::kIsSpace ? kSpace : cls & text::kIsPunctuation ? kPunct : kWord;
+    uint16_t kind = b >= 128                          ? kWide
+                    : clean && cls & text::kIsControl ? kDrop
+                    : cls & text::kIsSpace            ? kSpace
+                    : cls & text::kIsPunctuation      ? kPunct
+                                                      : kWord;
     ascii[b] = static_cast<uint16_t>(kind << 8 | (low && b < 128 ? text::lower(b) : b));
   }
 }
@@ -66,7 +74,8 @@ void Tokenizer::State::return_workspace(std::unique_ptr<Workspace> workspace) co
   workspaces_.push_back(std::move(workspace));
 }
 
-void Tokenizer::State::push_added(const text::AddedToken& token, std::string_view section, TextSpan span, Tokens& out) const {
+void Tokenizer::State::push_added(const text::AddedToken& token, std::string_view section, TextSpan span,
+                                  Tokens& out) const {
   if (section.size() != token.content.size() && !post.trims.empty()) {
     auto [leading, trailing] = text::count_spaces(section);
     out.padded.push_back({out.ids.size(), leading, trailing});
@@ -84,10 +93,8 @@ void Tokenizer::State::tokenize(std::string_view source, Workspace& work, Tokens
   if (!normalizer && !added->normalized().empty()) {
     work.parts.clear();
     for (const text::Section& section : work.sections) {
-      if (section.token)
-        work.parts.push_back(section);
-      else
-        added->normalized().find(source, section.begin, section.end, work.parts);
+      if (section.token) work.parts.push_back(section);
+      else added->normalized().find(source, section.begin, section.end, work.parts);
     }
     work.sections.swap(work.parts);
   }
@@ -99,20 +106,20 @@ void Tokenizer::State::tokenize(std::string_view source, Workspace& work, Tokens
     chars += ascii_text ? static_cast<int32_t>(section.begin - at) : count_chars(source.substr(at, section.begin - at));
     at = section.begin;
     std::string_view part = source.substr(section.begin, section.end - section.begin);
-    if (section.token)
-      push_added(*section.token, part, {chars, chars + count_chars(part)}, out);
-    else if (bpe && !needs_generic)
-      byte_section(source, section.begin, section.end, chars, ascii_text, work, out);
+    if (section.token) push_added(*section.token, part, {chars, chars + count_chars(part)}, out);
+    else if (bpe && !needs_generic) byte_section(source, section.begin, section.end, chars, ascii_text, work, out);
     else if (!wordpiece || needs_generic || !bert_section(source, section.begin, section.end, chars, work, out))
       generic_section(part, chars, work, out);
   }
 }
 
-/// Cleaning, splitting and lower case in one pass. False (and nothing added) where that cannot equal the general way: marks
-/// that strip_accents keeps can change places with others.
-bool Tokenizer::State::bert_section(std::string_view source, size_t begin, size_t end, int32_t first, Workspace& work, Tokens& out) const {
+/// Cleaning, splitting and lower case in one pass. False (and nothing added) where that cannot equal the general way:
+/// marks that strip_accents keeps can change places with others.
+bool Tokenizer::State::bert_section(std::string_view source, size_t begin, size_t end, int32_t first, Workspace& work,
+                                    Tokens& out) const {
   const text::ClassTable& table = class_table();
-  const bool clean = bert && bert->clean_text, chinese = bert && bert->handle_chinese_chars, strip = bert && bert->strip_accents, low = bert && bert->lowercase;
+  const bool clean = bert && bert->clean_text, chinese = bert && bert->handle_chinese_chars,
+             strip = bert && bert->strip_accents, low = bert && bert->lowercase;
   const size_t before = out.ids.size();
   std::string& word = work.bytes;
   std::vector<TextSpan>& spans = work.spans;
@@ -128,8 +135,7 @@ bool Tokenizer::State::bert_section(std::string_view source, size_t begin, size_
     for (const Piece& piece : work.pieces) {
       if (plain)
         out.push(piece.id, {word_at + static_cast<int32_t>(piece.begin), word_at + static_cast<int32_t>(piece.end)});
-      else
-        out.push(piece.id, {spans[piece.begin].begin, spans[piece.end - 1].end});
+      else out.push(piece.id, {spans[piece.begin].begin, spans[piece.end - 1].end});
     }
     size = 0;
     plain = true;
@@ -138,7 +144,8 @@ bool Tokenizer::State::bert_section(std::string_view source, size_t begin, size_
   auto leave_plain = [&] {
     if (!plain) return;
     spans.clear();
-    for (size_t i = 0; i < size; ++i) spans.push_back({word_at + static_cast<int32_t>(i), word_at + static_cast<int32_t>(i) + 1});
+    for (size_t i = 0; i < size; ++i)
+      spans.push_back({word_at + static_cast<int32_t>(i), word_at + static_cast<int32_t>(i) + 1});
     plain = false;
   };
   // Adds a code point that does not simply follow the ones before it.
@@ -247,7 +254,8 @@ bool Tokenizer::State::bert_section(std::string_view source, size_t begin, size_
 }
 
 /// GPT-2's pattern on bytes; the model sees bytes, not the code points that stand for them in the vocabulary.
-void Tokenizer::State::byte_section(std::string_view source, size_t begin, size_t end, int32_t first, bool ascii_text, Workspace& work, Tokens& out) const {
+void Tokenizer::State::byte_section(std::string_view source, size_t begin, size_t end, int32_t first, bool ascii_text,
+                                    Workspace& work, Tokens& out) const {
   if (begin == end) return;
   const text::ClassTable& table = class_table();
   std::string_view section = source.substr(begin, end - begin);
@@ -283,10 +291,8 @@ void Tokenizer::State::byte_section(std::string_view source, size_t begin, size_
     size_t word_end = 0;
     if (section[i] == '\'' && i + 1 < size) {
       char a = section[i + 1], b = i + 2 < size ? section[i + 2] : '\0';
-      if (a == 's' || a == 't' || a == 'm' || a == 'd')
-        word_end = i + 2;
-      else if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l'))
-        word_end = i + 3;
+      if (a == 's' || a == 't' || a == 'm' || a == 'd') word_end = i + 2;
+      else if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) word_end = i + 3;
     }
     if (word_end == 0) {
       uint16_t wanted = kind_at(i);
@@ -311,10 +317,8 @@ void Tokenizer::State::byte_section(std::string_view source, size_t begin, size_
     bpe->tokenize_bytes(section.substr(i, word_end - i), work.pieces, work.scratch.get());
     for (const Piece& piece : work.pieces) {
       size_t from = i + piece.begin, to = i + piece.end;
-      if (indexed)
-        out.push(piece.id, {work.char_index[from], work.char_index[to - 1] + 1});
-      else
-        out.push(piece.id, {first + static_cast<int32_t>(from), first + static_cast<int32_t>(to)});
+      if (indexed) out.push(piece.id, {work.char_index[from], work.char_index[to - 1] + 1});
+      else out.push(piece.id, {first + static_cast<int32_t>(from), first + static_cast<int32_t>(to)});
     }
     i = word_end;
   }
@@ -340,8 +344,7 @@ void Tokenizer::State::generic_section(std::string_view section, int32_t first, 
     text::AlignedText piece = aligned.slice(char_of[part.begin], char_of[part.end]);
     if (part.token)
       push_added(*part.token, std::string_view(bytes).substr(part.begin, part.end - part.begin), piece.original, out);
-    else
-      words_of(std::move(piece), work, out);
+    else words_of(std::move(piece), work, out);
   }
 }
 
@@ -362,7 +365,8 @@ void Tokenizer::State::words_of(text::AlignedText aligned, Workspace& work, Toke
     work.pieces.clear();
     model->tokenize(work.bytes, work.pieces, work.scratch.get());
     for (const Piece& token : work.pieces)
-      if (token.begin < token.end && token.end <= work.spans.size()) out.push(token.id, {work.spans[token.begin].begin, work.spans[token.end - 1].end});
+      if (token.begin < token.end && token.end <= work.spans.size())
+        out.push(token.id, {work.spans[token.begin].begin, work.spans[token.end - 1].end});
   }
 }
 

@@ -48,25 +48,33 @@ void truncate(Tokens& first, Tokens* second, int64_t max_length, Truncation trun
   }
   bool pair = truncation == Truncation::only_second;
   if (pair && !second)
-    fail(ErrorCode::invalid_argument, {.what = "cannot truncate the pair of a text that has none", .expected = "truncation only_second needs a pair", .hint = "use only_first or longest_first"});
+    fail(ErrorCode::invalid_argument, {.what = "cannot truncate the pair of a text that has none",
+                                       .expected = "truncation only_second needs a pair",
+                                       .hint = "use only_first or longest_first"});
   Tokens& target = pair ? *second : first;
   auto length = static_cast<int64_t>(target.ids.size());
   if (length <= excess)
-    fail(ErrorCode::invalid_argument, {.what = std::string("cannot truncate the ") + (pair ? "pair" : "text") + " enough",
-                                       .expected = "expected to remove " + std::to_string(excess) + " tokens, but it has only " + std::to_string(length),
-                                       .hint = "use longest_first or a larger max_length"});
+    fail(ErrorCode::invalid_argument,
+         {.what = std::string("cannot truncate the ") + (pair ? "pair" : "text") + " enough",
+          .expected =
+              "expected to remove " + std::to_string(excess) + " tokens, but it has only " + std::to_string(length),
+          .hint = "use longest_first or a larger max_length"});
   keep(target, length - excess);
 }
 
 void check_utf8(std::string_view source, const char* which) {
   if (source.size() > (size_t{1} << 30))
-    fail(ErrorCode::invalid_argument, {.what = std::string("cannot encode the ") + which, .expected = "expected at most 1 GiB, got " + std::to_string(source.size()) + " bytes"});
+    fail(ErrorCode::invalid_argument,
+         {.what = std::string("cannot encode the ") + which,
+          .expected = "expected at most 1 GiB, got " + std::to_string(source.size()) + " bytes"});
   size_t bad = text::invalid_utf8(source);
   if (bad == std::string_view::npos) return;
   char byte[8];
   std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned char>(source[bad]));
-  fail(ErrorCode::invalid_argument, {.what = std::string("cannot encode the ") + which, .expected = std::string("expected UTF-8, got byte ") + byte,
-                                     .where = "at byte " + std::to_string(bad) + " of " + std::to_string(source.size()), .hint = "convert the text to UTF-8"});
+  fail(ErrorCode::invalid_argument, {.what = std::string("cannot encode the ") + which,
+                                     .expected = std::string("expected UTF-8, got byte ") + byte,
+                                     .where = "at byte " + std::to_string(bad) + " of " + std::to_string(source.size()),
+                                     .hint = "convert the text to UTF-8"});
 }
 
 /// A workspace that finds its way back.
@@ -101,19 +109,23 @@ void trim_spans(const Tokenizer::State& state, Tokens& tokens, bool add_prefix_s
   }
 }
 
-void encode_with(const Tokenizer::State& state, Workspace& work, std::string_view source, std::optional<std::string_view> pair, const EncodeOptions& options, Encoding& result) {
+void encode_with(const Tokenizer::State& state, Workspace& work, std::string_view source,
+                 std::optional<std::string_view> pair, const EncodeOptions& options, Encoding& result) {
   check_utf8(source, "text");
   if (pair) check_utf8(*pair, "pair");
   int64_t added = options.add_special_tokens ? state.post.added(pair.has_value()) : 0;
   if (options.max_length < 0 || (options.max_length > 0 && options.max_length < added))
-    fail(ErrorCode::invalid_argument, {.what = "cannot encode to a length of " + std::to_string(options.max_length), .expected = "expected at least the " + std::to_string(added) + " special tokens", .hint = "0 means no limit"});
+    fail(ErrorCode::invalid_argument, {.what = "cannot encode to a length of " + std::to_string(options.max_length),
+                                       .expected = "expected at least the " + std::to_string(added) + " special tokens",
+                                       .hint = "0 means no limit"});
   int64_t room = options.max_length - added;
   Tokens* tokens = work.tokens;
   int count = pair ? 2 : 1;
   for (int i = 0; i < count; ++i) {
-    // Tokens that will be cut off need not be made, except to know how many there are: the other truncations ask for that, and
-    // of two texts that both lose tokens the longer one keeps the odd token.
-    bool bounded = options.max_length > 0 && options.truncation == Truncation::longest_first && (!pair || room % 2 == 0);
+    // Tokens that will be cut off need not be made, except to know how many there are: the other truncations ask for
+    // that, and of two texts that both lose tokens the longer one keeps the odd token.
+    bool bounded =
+        options.max_length > 0 && options.truncation == Truncation::longest_first && (!pair || room % 2 == 0);
     tokens[i].limit = bounded ? static_cast<size_t>(room) : SIZE_MAX;
     state.tokenize(i == 0 ? source : *pair, work, tokens[i]);
   }
@@ -138,20 +150,22 @@ void encode_with(const Tokenizer::State& state, Workspace& work, std::string_vie
     result.type_ids.insert(result.type_ids.end(), ids.size(), item.type_id);
     result.sequence_ids.insert(result.sequence_ids.end(), ids.size(), static_cast<int8_t>(item.sequence));
     if (!options.offsets) continue;
-    if (item.sequence < 0)
-      result.offsets.insert(result.offsets.end(), ids.size(), TextSpan{});
+    if (item.sequence < 0) result.offsets.insert(result.offsets.end(), ids.size(), TextSpan{});
     else
-      result.offsets.insert(result.offsets.end(), tokens[item.sequence].spans.begin(), tokens[item.sequence].spans.end());
+      result.offsets.insert(result.offsets.end(), tokens[item.sequence].spans.begin(),
+                            tokens[item.sequence].spans.end());
   }
 }
 
-std::optional<int32_t> first_known(const Tokenizer::State& state, const nlohmann::json& roles, const char* role, std::initializer_list<const char*> names) {
+std::optional<int32_t> first_known(const Tokenizer::State& state, const nlohmann::json& roles, const char* role,
+                                   std::initializer_list<const char*> names) {
   auto id = [&](std::string_view token) -> std::optional<int32_t> {
     if (const auto* added = state.added->find(token)) return added->id;
     int32_t found = state.model->find(token);
     return found < 0 ? std::nullopt : std::optional(found);
   };
-  if (auto named = roles.find(role); named != roles.end() && named->is_string()) return id(named->get_ref<const std::string&>());
+  if (auto named = roles.find(role); named != roles.end() && named->is_string())
+    return id(named->get_ref<const std::string&>());
   for (const char* name : names)
     if (auto found = id(name)) return found;
   return std::nullopt;
@@ -159,7 +173,10 @@ std::optional<int32_t> first_known(const Tokenizer::State& state, const nlohmann
 
 std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const std::string& where) {
   if (!json.is_object() || !json.contains("model"))
-    fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer", .expected = json.is_object() ? "expected a \"model\"" : std::string("expected an object, got ") + json.type_name(), .where = "in " + where});
+    fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer",
+                              .expected = json.is_object() ? "expected a \"model\""
+                                                           : std::string("expected an object, got ") + json.type_name(),
+                              .where = "in " + where});
   auto state = std::make_shared<Tokenizer::State>();
   auto part = [&](const char* key) -> const nlohmann::json& {
     static const nlohmann::json null;
@@ -170,12 +187,15 @@ std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const st
   state->normalizer = text::make_normalizer(part("normalizer"), where);
   state->pre_tokenizer = text::make_pre_tokenizer(part("pre_tokenizer"), where);
   state->post = text::make_post_processor(part("post_processor"), where);
-  state->added = std::make_unique<text::AddedTokens>(part("added_tokens"), *state->model, state->normalizer.get(), where);
+  state->added =
+      std::make_unique<text::AddedTokens>(part("added_tokens"), *state->model, state->normalizer.get(), where);
   for (const auto* items : {&state->post.single, &state->post.pair}) {
     for (const auto& item : *items) {
       for (int32_t id : item.ids)
         if (id < 0)
-          fail(ErrorCode::corrupt, {.what = "cannot read the post-processor", .expected = "expected ids of special tokens from 0, got " + std::to_string(id), .where = "in " + where});
+          fail(ErrorCode::corrupt, {.what = "cannot read the post-processor",
+                                    .expected = "expected ids of special tokens from 0, got " + std::to_string(id),
+                                    .where = "in " + where});
     }
   }
   state->decoder_json = part("decoder").dump();
@@ -188,8 +208,10 @@ std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const st
   }
   if (!state->post.trims.empty()) {
     state->spaces.resize(static_cast<size_t>(state->max_id) + 1);
-    for (size_t id = 0; id < state->model->tokens().size(); ++id) state->spaces[id] = text::count_spaces(state->model->tokens()[id]);
-    for (const auto& token : state->added->all()) state->spaces[static_cast<size_t>(token->id)] = text::count_spaces(token->content);
+    for (size_t id = 0; id < state->model->tokens().size(); ++id)
+      state->spaces[id] = text::count_spaces(state->model->tokens()[id]);
+    for (const auto& token : state->added->all())
+      state->spaces[static_cast<size_t>(token->id)] = text::count_spaces(token->content);
   }
   auto octet = json.find("octet");
   nlohmann::json roles = octet != json.end() && octet->is_object() ? *octet : nlohmann::json::object();
@@ -237,24 +259,32 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   return Tokenizer(make_state(std::move(json), where));
 }
 
-Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where) { return Tokenizer(make_state(parse_json(source, where), where)); }
+Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where) {
+  return Tokenizer(make_state(parse_json(source, where), where));
+}
 
 std::string Tokenizer::to_json() const { return state_->json; }
 
-Encoding Tokenizer::encode(std::string_view source, std::optional<std::string_view> pair, const EncodeOptions& options) const {
+Encoding Tokenizer::encode(std::string_view source, std::optional<std::string_view> pair,
+                           const EncodeOptions& options) const {
   Encoding result;
   encode_into(source, pair, options, result);
   return result;
 }
 
-void Tokenizer::encode_into(std::string_view source, std::optional<std::string_view> pair, const EncodeOptions& options, Encoding& result) const {
+void Tokenizer::encode_into(std::string_view source, std::optional<std::string_view> pair, const EncodeOptions& options,
+                            Encoding& result) const {
   Lease work(*state_);
   encode_with(*state_, *work, source, pair, options, result);
 }
 
-std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> texts, std::span<const std::string_view> pairs, const EncodeOptions& options, int threads) const {
+std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> texts,
+                                              std::span<const std::string_view> pairs, const EncodeOptions& options,
+                                              int threads) const {
   if (!pairs.empty() && pairs.size() != texts.size())
-    fail(ErrorCode::invalid_argument, {.what = "cannot encode texts with their pairs", .expected = "expected as many pairs as texts (" + std::to_string(texts.size()) + "), got " + std::to_string(pairs.size())});
+    fail(ErrorCode::invalid_argument, {.what = "cannot encode texts with their pairs",
+                                       .expected = "expected as many pairs as texts (" + std::to_string(texts.size()) +
+                                                   "), got " + std::to_string(pairs.size())});
   std::vector<Encoding> results(texts.size());
   std::mutex mutex;
   size_t bad_row = SIZE_MAX;
@@ -263,7 +293,8 @@ std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> 
     Lease work(*state_);
     for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row) {
       try {
-        encode_with(*state_, *work, texts[row], pairs.empty() ? std::nullopt : std::optional(pairs[row]), options, results[row]);
+        encode_with(*state_, *work, texts[row], pairs.empty() ? std::nullopt : std::optional(pairs[row]), options,
+                    results[row]);
       } catch (const std::exception& error) {
         const auto* own = dynamic_cast<const Error*>(&error);
         std::lock_guard lock(mutex);

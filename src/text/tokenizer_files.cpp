@@ -21,7 +21,9 @@ json read_if_there(const fs::path& path) {
 std::string read_utf8(const fs::path& path) {
   std::string content = read_text(path);
   if (size_t bad = invalid_utf8(content); bad != std::string::npos)
-    fail(ErrorCode::corrupt, {.what = "cannot read the vocabulary", .expected = "expected UTF-8", .where = "in " + path.string() + ", byte " + std::to_string(bad)});
+    fail(ErrorCode::corrupt, {.what = "cannot read the vocabulary",
+                              .expected = "expected UTF-8",
+                              .where = "in " + path.string() + ", byte " + std::to_string(bad)});
   return content;
 }
 
@@ -43,13 +45,15 @@ std::string special_token(const json& config, const json& map, const char* role,
     auto found = source->find(role);
     if (found == source->end()) continue;
     if (found->is_string()) return found->get<std::string>();
-    if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
+    if (found->is_object() && found->contains("content") && (*found)["content"].is_string())
+      return (*found)["content"].get<std::string>();
   }
   return fallback;
 }
 
 json added_token(const std::string& content, int64_t id, bool lstrip) {
-  return {{"id", id}, {"content", content}, {"special", true}, {"single_word", false}, {"lstrip", lstrip}, {"rstrip", false}, {"normalized", false}};
+  return {{"id", id},         {"content", content}, {"special", true},    {"single_word", false},
+          {"lstrip", lstrip}, {"rstrip", false},    {"normalized", false}};
 }
 
 /// Tokens that were added to a vocabulary later: added_tokens.json is {"token": id}.
@@ -63,9 +67,12 @@ void append_added_tokens(const fs::path& folder, const json& map, json& added) {
   for (const auto& entry : tokens) {  // clang 14 cannot capture structured bindings
     const int64_t id = entry.first;
     const std::string& content = entry.second;
-    bool known = std::any_of(added.begin(), added.end(), [&](const json& token) { return token["content"] == content; });
+    bool known =
+        std::any_of(added.begin(), added.end(), [&](const json& token) { return token["content"] == content; });
     if (known) continue;
-    bool special = std::any_of(extra.begin(), extra.end(), [&](const json& token) { return token == content || (token.is_object() && token.value("content", json()) == content); });
+    bool special = std::any_of(extra.begin(), extra.end(), [&](const json& token) {
+      return token == content || (token.is_object() && token.value("content", json()) == content);
+    });
     json token = added_token(content, id, false);
     token["special"] = special;
     token["normalized"] = !special;
@@ -73,13 +80,18 @@ void append_added_tokens(const fs::path& folder, const json& map, json& added) {
   }
 }
 
-json special_in_template(const std::string& token, int type) { return {{"SpecialToken", {{"id", token}, {"type_id", type}}}}; }
+json special_in_template(const std::string& token, int type) {
+  return {{"SpecialToken", {{"id", token}, {"type_id", type}}}};
+}
 json sequence_in_template(const char* id, int type) { return {{"Sequence", {{"id", id}, {"type_id", type}}}}; }
 
 int64_t require(const json& vocabulary, const std::string& token, const std::string& where) {
   auto found = vocabulary.find(token);
   if (found == vocabulary.end() || !found->is_number_integer())
-    fail(ErrorCode::corrupt, {.what = "the vocabulary lacks a special token", .expected = "expected \"" + token + "\" among " + std::to_string(vocabulary.size()) + " tokens", .where = "in " + where});
+    fail(ErrorCode::corrupt,
+         {.what = "the vocabulary lacks a special token",
+          .expected = "expected \"" + token + "\" among " + std::to_string(vocabulary.size()) + " tokens",
+          .where = "in " + where});
   return found->get<int64_t>();
 }
 
@@ -87,8 +99,11 @@ json from_vocab_txt(const fs::path& folder, const json& config, const json& map,
   json vocabulary = json::object();
   int64_t id = 0;
   for (const std::string& line : lines_of(read_utf8(folder / "vocab.txt"))) vocabulary[line] = id++;
-  std::string unk = special_token(config, map, "unk_token", "[UNK]"), sep = special_token(config, map, "sep_token", "[SEP]"), pad = special_token(config, map, "pad_token", "[PAD]"),
-              cls = special_token(config, map, "cls_token", "[CLS]"), mask = special_token(config, map, "mask_token", "[MASK]");
+  std::string unk = special_token(config, map, "unk_token", "[UNK]"),
+              sep = special_token(config, map, "sep_token", "[SEP]"),
+              pad = special_token(config, map, "pad_token", "[PAD]"),
+              cls = special_token(config, map, "cls_token", "[CLS]"),
+              mask = special_token(config, map, "mask_token", "[MASK]");
   int64_t cls_id = require(vocabulary, cls, where), sep_id = require(vocabulary, sep, where);
   json added = json::array();
   for (const std::string& token : {pad, unk, cls, sep, mask})
@@ -96,17 +111,32 @@ json from_vocab_txt(const fs::path& folder, const json& config, const json& map,
   append_added_tokens(folder, map, added);
   bool lowercase = json_get_or<bool>(config, "do_lower_case", true, where);
   json strip = config.contains("strip_accents") ? config["strip_accents"] : json();
-  return {{"version", "1.0"},
-          {"added_tokens", added},
-          {"normalizer", {{"type", "BertNormalizer"}, {"clean_text", true}, {"handle_chinese_chars", json_get_or<bool>(config, "tokenize_chinese_chars", true, where)}, {"strip_accents", strip}, {"lowercase", lowercase}}},
-          {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
-          {"post_processor",
-           {{"type", "TemplateProcessing"},
-            {"single", json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0)})},
-            {"pair", json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0), sequence_in_template("B", 1), special_in_template(sep, 1)})},
-            {"special_tokens", {{cls, {{"id", cls}, {"ids", {cls_id}}, {"tokens", {cls}}}}, {sep, {{"id", sep}, {"ids", {sep_id}}, {"tokens", {sep}}}}}}}},
-          {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
-          {"model", {{"type", "WordPiece"}, {"unk_token", unk}, {"continuing_subword_prefix", "##"}, {"max_input_chars_per_word", 100}, {"vocab", std::move(vocabulary)}}}};
+  return {
+      {"version", "1.0"},
+      {"added_tokens", added},
+      {"normalizer",
+       {{"type", "BertNormalizer"},
+        {"clean_text", true},
+        {"handle_chinese_chars", json_get_or<bool>(config, "tokenize_chinese_chars", true, where)},
+        {"strip_accents", strip},
+        {"lowercase", lowercase}}},
+      {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+      {"post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single",
+         json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0)})},
+        {"pair", json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0),
+                              sequence_in_template("B", 1), special_in_template(sep, 1)})},
+        {"special_tokens",
+         {{cls, {{"id", cls}, {"ids", {cls_id}}, {"tokens", {cls}}}},
+          {sep, {{"id", sep}, {"ids", {sep_id}}, {"tokens", {sep}}}}}}}},
+      {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
+      {"model",
+       {{"type", "WordPiece"},
+        {"unk_token", unk},
+        {"continuing_subword_prefix", "##"},
+        {"max_input_chars_per_word", 100},
+        {"vocab", std::move(vocabulary)}}}};
 }
 
 json from_vocab_json(const fs::path& folder, const json& config, const json& map, const std::string& where) {
@@ -114,33 +144,57 @@ json from_vocab_json(const fs::path& folder, const json& config, const json& map
   json merges = json::array();
   for (std::string& line : lines_of(read_utf8(folder / "merges.txt")))
     if (!line.empty() && !line.starts_with("#version")) merges.push_back(std::move(line));
-  std::string bos = special_token(config, map, "bos_token", "<s>"), eos = special_token(config, map, "eos_token", "</s>"), unk = special_token(config, map, "unk_token", "<unk>"),
-              sep = special_token(config, map, "sep_token", "</s>"), pad = special_token(config, map, "pad_token", "<pad>"), cls = special_token(config, map, "cls_token", "<s>"),
+  std::string bos = special_token(config, map, "bos_token", "<s>"),
+              eos = special_token(config, map, "eos_token", "</s>"),
+              unk = special_token(config, map, "unk_token", "<unk>"),
+              sep = special_token(config, map, "sep_token", "</s>"),
+              pad = special_token(config, map, "pad_token", "<pad>"),
+              cls = special_token(config, map, "cls_token", "<s>"),
               mask = special_token(config, map, "mask_token", "<mask>");
   int64_t cls_id = require(vocabulary, cls, where), sep_id = require(vocabulary, sep, where);
   json added = json::array();
   std::vector<std::string> seen;
   for (const std::string& token : {bos, pad, eos, unk, sep, cls, mask}) {
-    if (!vocabulary.contains(token) || !vocabulary[token].is_number_integer() || std::find(seen.begin(), seen.end(), token) != seen.end()) continue;
+    if (!vocabulary.contains(token) || !vocabulary[token].is_number_integer() ||
+        std::find(seen.begin(), seen.end(), token) != seen.end())
+      continue;
     seen.push_back(token);
     added.push_back(added_token(token, vocabulary[token].get<int64_t>(), token == mask));
   }
   append_added_tokens(folder, map, added);
   bool prefix = json_get_or<bool>(config, "add_prefix_space", false, where);
-  return {{"version", "1.0"},
-          {"added_tokens", added},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"trim_offsets", true}, {"use_regex", true}}},
-          {"post_processor", {{"type", "RobertaProcessing"}, {"sep", json::array({sep, sep_id})}, {"cls", json::array({cls, cls_id})}, {"trim_offsets", true}, {"add_prefix_space", prefix}}},
-          {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"trim_offsets", true}, {"use_regex", true}}},
-          {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", ""}, {"end_of_word_suffix", ""}, {"fuse_unk", false}, {"vocab", std::move(vocabulary)}, {"merges", std::move(merges)}}}};
+  return {
+      {"version", "1.0"},
+      {"added_tokens", added},
+      {"normalizer", nullptr},
+      {"pre_tokenizer",
+       {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"trim_offsets", true}, {"use_regex", true}}},
+      {"post_processor",
+       {{"type", "RobertaProcessing"},
+        {"sep", json::array({sep, sep_id})},
+        {"cls", json::array({cls, cls_id})},
+        {"trim_offsets", true},
+        {"add_prefix_space", prefix}}},
+      {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"trim_offsets", true}, {"use_regex", true}}},
+      {"model",
+       {{"type", "BPE"},
+        {"dropout", nullptr},
+        {"unk_token", nullptr},
+        {"continuing_subword_prefix", ""},
+        {"end_of_word_suffix", ""},
+        {"fuse_unk", false},
+        {"vocab", std::move(vocabulary)},
+        {"merges", std::move(merges)}}}};
 }
 
 }  // namespace
 
 json read_tokenizer_folder(const fs::path& folder, std::string& where) {
-  if (!fs::exists(folder)) fail(ErrorCode::not_found, {.what = "cannot load a tokenizer", .expected = "no such folder", .where = "in " + folder.string()});
-  json config = read_if_there(folder / "tokenizer_config.json"), map = read_if_there(folder / "special_tokens_map.json");
+  if (!fs::exists(folder))
+    fail(ErrorCode::not_found,
+         {.what = "cannot load a tokenizer", .expected = "no such folder", .where = "in " + folder.string()});
+  json config = read_if_there(folder / "tokenizer_config.json"),
+       map = read_if_there(folder / "special_tokens_map.json");
   json result;
   if (fs::exists(folder / "tokenizer.json")) {
     where = (folder / "tokenizer.json").string();
@@ -152,7 +206,9 @@ json read_tokenizer_folder(const fs::path& folder, std::string& where) {
     where = (folder / "vocab.json").string();
     result = from_vocab_json(folder, config, map, where);
   } else {
-    fail(ErrorCode::not_found, {.what = "cannot load a tokenizer", .expected = "expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt", .where = "in " + folder.string()});
+    fail(ErrorCode::not_found, {.what = "cannot load a tokenizer",
+                                .expected = "expected tokenizer.json, or vocab.txt, or vocab.json with merges.txt",
+                                .where = "in " + folder.string()});
   }
   if (!result.is_object()) return result;
   // Roles under unusual names travel with the tokenizer.

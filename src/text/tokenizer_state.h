@@ -45,9 +45,9 @@ struct Workspace {
   Tokens tokens[2];
   std::vector<Piece> pieces;
   std::vector<Section> sections, parts;
-  std::string bytes;               ///< the word or segment in hand, as UTF-8
-  std::vector<TextSpan> spans;     ///< place of each byte of `bytes`
-  std::vector<int32_t> char_index; ///< code point of each byte of a text
+  std::string bytes;                ///< the word or segment in hand, as UTF-8
+  std::vector<TextSpan> spans;      ///< place of each byte of `bytes`
+  std::vector<int32_t> char_index;  ///< code point of each byte of a text
   std::unique_ptr<ModelScratch> scratch;
 };
 
@@ -78,7 +78,8 @@ struct Tokenizer::State {
   text::PostProcessor post;
   std::string json;          ///< minified, without truncation and padding
   std::string decoder_json;  ///< made into a decoder when one is asked for
-  std::vector<std::pair<uint16_t, uint16_t>> spaces;  ///< leading and trailing spaces of each token, if a post-processor trims
+  std::vector<std::pair<uint16_t, uint16_t>>
+      spaces;  ///< leading and trailing spaces of each token, if a post-processor trims
   std::optional<int32_t> pad, unk, cls, sep, mask;
   int64_t vocabulary_size = 0;
   int32_t max_id = -1;
@@ -98,8 +99,10 @@ struct Tokenizer::State {
   void prepare();
 
  private:
-  bool bert_section(std::string_view source, size_t begin, size_t end, int32_t first, text::Workspace& work, text::Tokens& out) const;
-  void byte_section(std::string_view source, size_t begin, size_t end, int32_t first, bool ascii_text, text::Workspace& work, text::Tokens& out) const;
+  bool bert_section(std::string_view source, size_t begin, size_t end, int32_t first, text::Workspace& work,
+                    text::Tokens& out) const;
+  void byte_section(std::string_view source, size_t begin, size_t end, int32_t first, bool ascii_text,
+                    text::Workspace& work, text::Tokens& out) const;
   void generic_section(std::string_view section, int32_t first, text::Workspace& work, text::Tokens& out) const;
   void words_of(text::AlignedText text, text::Workspace& work, text::Tokens& out) const;
 

@@ -73,10 +73,12 @@ const ClassTable& class_table() {
 char32_t lower(char32_t c) noexcept {
   if (c < 0x80) return c - U'A' < 26 ? c + 32 : c;
   if (c == 0x130) return U'i';
-  auto run = std::upper_bound(std::begin(kLower), std::end(kLower), c, [](char32_t value, const LowerRun& r) { return value < r.first; });
+  auto run = std::upper_bound(std::begin(kLower), std::end(kLower), c,
+                              [](char32_t value, const LowerRun& r) { return value < r.first; });
   if (run == std::begin(kLower)) return c;
   --run;
-  if (c <= run->last && (c - run->first) % run->stride == 0) return static_cast<char32_t>(static_cast<int32_t>(c) + run->delta);
+  if (c <= run->last && (c - run->first) % run->stride == 0)
+    return static_cast<char32_t>(static_cast<int32_t>(c) + run->delta);
   return c;
 }
 
@@ -88,7 +90,8 @@ int decompose(char32_t c, bool compatibility, char32_t out[18]) noexcept {
   utf8proc_int32_t parts[18];
   int boundary = 0;
   int options = UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0);
-  auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts, 18, static_cast<utf8proc_option_t>(options), &boundary);
+  auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts, 18,
+                                       static_cast<utf8proc_option_t>(options), &boundary);
   if (count <= 0 || count > 18) {
     out[0] = c;
     return 1;
@@ -108,7 +111,8 @@ char32_t compose(char32_t first, char32_t second) noexcept {
   if (first - 0xac00 < 11172 && (first - 0xac00) % 28 == 0 && second - 0x11a8 < 27) return first + (second - 0x11a7);
   if (second < 0x300) return 0;
   utf8proc_int32_t pair[3] = {static_cast<utf8proc_int32_t>(first), static_cast<utf8proc_int32_t>(second), 0};
-  if (utf8proc_normalize_utf32(pair, 2, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE)) != 1) return 0;
+  if (utf8proc_normalize_utf32(pair, 2, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE)) != 1)
+    return 0;
   auto composed = static_cast<char32_t>(pair[0]);
   return class_table()[composed] & kIsNormalized ? composed : 0;
 }

@@ -36,7 +36,8 @@ char32_t lower(char32_t c) noexcept;
 /// The second code point of the lower case of `c`, or 0.
 inline char32_t lower_tail(char32_t c) noexcept { return c == 0x130 ? 0x307 : 0; }
 
-/// Appends the full canonical (or compatibility) decomposition, Hangul included; at most 18 code points. Returns their number.
+/// Appends the full canonical (or compatibility) decomposition, Hangul included; at most 18 code points. Returns their
+/// number.
 int decompose(char32_t c, bool compatibility, char32_t out[18]) noexcept;
 /// 0 for starters.
 uint8_t combining_class(char32_t c) noexcept;

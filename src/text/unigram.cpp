@@ -35,8 +35,8 @@ class Unigram final : public Model {
   void push(std::string_view word, uint32_t begin, uint32_t end, std::vector<Piece>& pieces) const;
 
   std::vector<double> scores_;
-  std::vector<int32_t> sorted_;      // ids by text: prefixes are ranges of it
-  std::vector<uint32_t> first_byte_; // 257 bounds into sorted_
+  std::vector<int32_t> sorted_;       // ids by text: prefixes are ranges of it
+  std::vector<uint32_t> first_byte_;  // 257 bounds into sorted_
   double unknown_score_ = 0;
   int32_t unknown_id_ = -1;
   bool byte_fallback_ = false;
@@ -49,7 +49,11 @@ Unigram::Unigram(const nlohmann::json& model, const std::string& where) {
   double lowest = 0;
   for (const auto& entry : list) {
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number())
-      fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's vocabulary", .expected = "expected [piece, score], got " + entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80), .where = "in " + where + ", piece " + std::to_string(tokens_.size())});
+      fail(ErrorCode::corrupt,
+           {.what = "cannot read the tokenizer's vocabulary",
+            .expected = "expected [piece, score], got " +
+                        entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80),
+            .where = "in " + where + ", piece " + std::to_string(tokens_.size())});
     scores_.push_back(entry[1].get<double>());
     lowest = tokens_.empty() ? scores_.back() : std::min(lowest, scores_.back());
     add_token(entry[0].get_ref<const std::string&>(), static_cast<int32_t>(tokens_.size()));
@@ -57,14 +61,19 @@ Unigram::Unigram(const nlohmann::json& model, const std::string& where) {
   byte_fallback_ = json_get_or<bool>(model, "byte_fallback", false, where);
   auto unknown = json_get_or<int64_t>(model, "unk_id", -1, where);
   if (unknown >= static_cast<int64_t>(tokens_.size()) || unknown < 0)
-    fail(ErrorCode::corrupt, {.what = "the tokenizer's vocabulary lacks its unknown piece", .expected = "expected unk_id from 0 to " + std::to_string(tokens_.size()) + ", got " + std::to_string(unknown), .where = "in " + where});
+    fail(ErrorCode::corrupt, {.what = "the tokenizer's vocabulary lacks its unknown piece",
+                              .expected = "expected unk_id from 0 to " + std::to_string(tokens_.size()) + ", got " +
+                                          std::to_string(unknown),
+                              .where = "in " + where});
   unknown_id_ = static_cast<int32_t>(unknown);
   unknown_ = tokens_[static_cast<size_t>(unknown)];
   constexpr double kUnknownPenalty = 10.0;
   unknown_score_ = lowest - kUnknownPenalty;
   for (size_t id = 0; id < tokens_.size(); ++id)
-    if (!tokens_[id].empty() && find(tokens_[id]) == static_cast<int32_t>(id)) sorted_.push_back(static_cast<int32_t>(id));
-  std::sort(sorted_.begin(), sorted_.end(), [&](int32_t a, int32_t b) { return tokens_[static_cast<size_t>(a)] < tokens_[static_cast<size_t>(b)]; });
+    if (!tokens_[id].empty() && find(tokens_[id]) == static_cast<int32_t>(id))
+      sorted_.push_back(static_cast<int32_t>(id));
+  std::sort(sorted_.begin(), sorted_.end(),
+            [&](int32_t a, int32_t b) { return tokens_[static_cast<size_t>(a)] < tokens_[static_cast<size_t>(b)]; });
   first_byte_.assign(257, 0);
   for (int32_t id : sorted_) ++first_byte_[static_cast<unsigned char>(tokens_[static_cast<size_t>(id)][0]) + 1u];
   std::partial_sum(first_byte_.begin(), first_byte_.end(), first_byte_.begin());
@@ -134,10 +143,8 @@ void Unigram::search(std::string_view word, std::vector<Piece>& pieces, std::vec
     const Node& node = nodes[end];
     auto begin = static_cast<uint32_t>(node.begin);
     bool unknown = node.id == unknown_id_;
-    if (unknown && fusing)
-      cuts.back().first = begin;
-    else
-      cuts.emplace_back(begin, static_cast<uint32_t>(end));
+    if (unknown && fusing) cuts.back().first = begin;
+    else cuts.emplace_back(begin, static_cast<uint32_t>(end));
     fusing = unknown;
     end = begin;
   }
@@ -160,6 +167,8 @@ void Unigram::tokenize(std::string_view word, std::vector<Piece>& pieces, ModelS
 
 }  // namespace
 
-std::unique_ptr<const Model> make_unigram(const nlohmann::json& model, const std::string& where) { return std::make_unique<Unigram>(model, where); }
+std::unique_ptr<const Model> make_unigram(const nlohmann::json& model, const std::string& where) {
+  return std::make_unique<Unigram>(model, where);
+}
 
 }  // namespace octet::text

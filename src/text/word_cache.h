@@ -20,7 +20,8 @@ class WordCache {
     hash_ = StringTable::hash(word);
     for (slot_ = hash_ % kSlots; entries_[slot_].value_size != 0; slot_ = (slot_ + 1) % kSlots) {
       const Entry& entry = entries_[slot_];
-      if (entry.hash == hash_ && entry.key_size == word.size() && std::memcmp(keys_.data() + entry.key, word.data(), word.size()) == 0)
+      if (entry.hash == hash_ && entry.key_size == word.size() &&
+          std::memcmp(keys_.data() + entry.key, word.data(), word.size()) == 0)
         return {values_.data() + entry.value, entry.value_size};
     }
     return {};
@@ -36,7 +37,8 @@ class WordCache {
       count_ = 0;
       slot_ = hash_ % kSlots;
     }
-    entries_[slot_] = {hash_, static_cast<uint32_t>(keys_.size()), static_cast<uint32_t>(word.size()), static_cast<uint32_t>(values_.size()), static_cast<uint32_t>(pieces.size())};
+    entries_[slot_] = {hash_, static_cast<uint32_t>(keys_.size()), static_cast<uint32_t>(word.size()),
+                       static_cast<uint32_t>(values_.size()), static_cast<uint32_t>(pieces.size())};
     keys_ += word;
     values_.insert(values_.end(), pieces.begin(), pieces.end());
     ++count_;

@@ -1,4 +1,5 @@
-// WordPiece: from the left, the longest piece that the vocabulary has; a word with a part that has none becomes the unknown token.
+// WordPiece: from the left, the longest piece that the vocabulary has; a word with a part that has none becomes the
+// unknown token.
 #include "core/error.h"
 #include "text/model.h"
 
@@ -11,7 +12,10 @@ WordPiece::WordPiece(const nlohmann::json& model, const std::string& where) {
   auto prefix = json_get_or<std::string>(model, "continuing_subword_prefix", "##", where);
   unknown_id_ = find(*unknown_);
   if (unknown_id_ < 0)
-    fail(ErrorCode::corrupt, {.what = "the tokenizer's vocabulary lacks its unknown token", .expected = "expected \"" + *unknown_ + "\" among " + std::to_string(vocabulary_size()) + " tokens", .where = "in " + where});
+    fail(ErrorCode::corrupt,
+         {.what = "the tokenizer's vocabulary lacks its unknown token",
+          .expected = "expected \"" + *unknown_ + "\" among " + std::to_string(vocabulary_size()) + " tokens",
+          .where = "in " + where});
   continuations_ = StringTable(tokens_.size());
   for (size_t id = 0; id < tokens_.size(); ++id)
     if (tokens_[id].size() > prefix.size() && tokens_[id].starts_with(prefix))

@@ -3,8 +3,8 @@
 #include <octet/error.h>
 #include <octet/session.h>
 
-#include <cstring>
 #include <unistd.h>
+#include <cstring>
 
 #include <filesystem>
 #include <fstream>
@@ -21,7 +21,9 @@ using nlohmann::json;
 
 std::filesystem::path folder(const std::string& name) { return std::filesystem::path(OCTET_TEST_DATA) / "hf" / name; }
 
-std::string scratch(const std::string& name) { return (std::filesystem::temp_directory_path() / ("octet_plan_test_" + name + std::to_string(getpid()))).string(); }
+std::string scratch(const std::string& name) {
+  return (std::filesystem::temp_directory_path() / ("octet_plan_test_" + name + std::to_string(getpid()))).string();
+}
 
 std::string saved(const std::string& model, Precision precision) {
   std::string path = scratch("saved");
@@ -79,14 +81,18 @@ TEST(PlanFile, RefusesEveryTruncation) {
   json header = json::parse(file.substr(8, length));
   for (const auto& [name, entry] : header.items())
     if (name != "__metadata__") cuts.push_back(8 + length + entry["data_offsets"][0].get<size_t>());
-  for (size_t cut : cuts) EXPECT_EQ(code_of(file.substr(0, cut), &message), ErrorCode::corrupt) << cut << ": " << message;
+  for (size_t cut : cuts)
+    EXPECT_EQ(code_of(file.substr(0, cut), &message), ErrorCode::corrupt) << cut << ": " << message;
   // The plan's own JSON, shortened inside an intact container.
   std::string plan = header["__metadata__"]["octet.plan"];
-  for (size_t at = plan.find_first_of("{}[],:"); at != std::string::npos; at = plan.find_first_of("{}[],:", at + plan.size() / 40)) {
+  for (size_t at = plan.find_first_of("{}[],:"); at != std::string::npos;
+       at = plan.find_first_of("{}[],:", at + plan.size() / 40)) {
     header["__metadata__"]["octet.plan"] = plan.substr(0, at);
     std::string text = header.dump();
     uint64_t now = text.size();
-    EXPECT_EQ(code_of(std::string(reinterpret_cast<const char*>(&now), 8) + text + file.substr(8 + length), &message), ErrorCode::corrupt) << at << ": " << message;
+    EXPECT_EQ(code_of(std::string(reinterpret_cast<const char*>(&now), 8) + text + file.substr(8 + length), &message),
+              ErrorCode::corrupt)
+        << at << ": " << message;
   }
 }
 
@@ -102,21 +108,28 @@ TEST(PlanFile, RefusesWhatWouldReadOutsideItsData) {
   };
   auto buffers = [](json& plan) -> json& { return plan["program"]["buffers"]; };
   for (const Case& c : std::vector<Case>{
-           {"a larger vocabulary than the table", [](json& p) { p["program"]["vocabulary"] = p["program"]["vocabulary"].get<int64_t>() + 1; }},
+           {"a larger vocabulary than the table",
+            [](json& p) { p["program"]["vocabulary"] = p["program"]["vocabulary"].get<int64_t>() + 1; }},
            {"more types than the table", [](json& p) { p["program"]["types"] = 1 << 20; }},
-           {"more positions than the table", [](json& p) { p["program"]["positions"] = p["program"]["positions"].get<int64_t>() + 1; }},
+           {"more positions than the table",
+            [](json& p) { p["program"]["positions"] = p["program"]["positions"].get<int64_t>() + 1; }},
            {"positions that overflow", [](json& p) { p["program"]["positions"] = INT64_MAX; }},
            {"a start that overflows", [](json& p) { (*step_of(p, "positions"))["desc"]["start"] = int64_t{1} << 31; }},
-           {"positions written over the ids", [](json& p) { (*step_of(p, "positions"))["outputs"][0][0] = p["program"]["inputs"]["ids"]; }},
-           {"two inputs in one buffer", [](json& p) { p["program"]["inputs"]["type_ids"] = p["program"]["inputs"]["ids"]; }},
+           {"positions written over the ids",
+            [](json& p) { (*step_of(p, "positions"))["outputs"][0][0] = p["program"]["inputs"]["ids"]; }},
+           {"two inputs in one buffer",
+            [](json& p) { p["program"]["inputs"]["type_ids"] = p["program"]["inputs"]["ids"]; }},
            {"a wider matrix", [](json& p) { (*step_of(p, "gemm"))["desc"]["n"] = 1 << 20; }},
-           {"a result of integers", [&](json& p) {
+           {"a result of integers",
+            [&](json& p) {
               json& step = *step_of(p, "gemm");
               step["desc"]["y"] = "s32", buffers(p)[step["outputs"][0][0].get<size_t>()]["dtype"] = "s32";
             }},
            {"more heads", [](json& p) { (*step_of(p, "attention"))["desc"]["heads"] = 1000; }},
-           {"a result that is written twice", [](json& p) { p["program"]["steps"].push_back(p["program"]["steps"].back()); }},
-           {"an operand before it is computed", [](json& p) { std::swap(p["program"]["steps"].front(), p["program"]["steps"].back()); }},
+           {"a result that is written twice",
+            [](json& p) { p["program"]["steps"].push_back(p["program"]["steps"].back()); }},
+           {"an operand before it is computed",
+            [](json& p) { std::swap(p["program"]["steps"].front(), p["program"]["steps"].back()); }},
            {"a weight that no field asks for", [](json& p) { (*step_of(p, "gemm"))["params"]["inv_scale1"] = "none"; }},
            {"a zero point beyond its type", [](json& p) { (*step_of(p, "gemm"))["numbers"]["zero0"] = 1e30; }},
            {"a buffer that is too wide", [&](json& p) { buffers(p)[0]["width"] = int64_t{1} << 40; }},
@@ -135,7 +148,8 @@ TEST(Session, ManyOnOnePlanGiveTheSameBits) {
     for (size_t b = 0; b < batches.size(); ++b) {
       for (size_t row = 0; row < 3 + b; ++row) {
         Encoding e;
-        for (size_t t = 0; t < 1 + (row * 5 + b) % 13; ++t) e.ids.push_back(static_cast<int32_t>((row * 7 + t * 3 + b) % 20));
+        for (size_t t = 0; t < 1 + (row * 5 + b) % 13; ++t)
+          e.ids.push_back(static_cast<int32_t>((row * 7 + t * 3 + b) % 20));
         e.type_ids.assign(e.ids.size(), 0);
         batches[b].add(e);
       }
@@ -143,7 +157,8 @@ TEST(Session, ManyOnOnePlanGiveTheSameBits) {
       Output out = alone.run(batches[b].view());
       expected.emplace_back(out.values.begin(), out.values.end());
     }
-    Plan fresh = compile(Model::load(folder("bert-sentence-mean")), {.precision = precision});  // sessions prepare it at the same time
+    Plan fresh = compile(Model::load(folder("bert-sentence-mean")),
+                         {.precision = precision});  // sessions prepare it at the same time
     std::vector<std::thread> threads;
     std::vector<int> wrong(4);
     for (int t = 0; t < 4; ++t)
@@ -152,8 +167,9 @@ TEST(Session, ManyOnOnePlanGiveTheSameBits) {
         for (size_t i = 0; i < 24; ++i) {
           size_t b = (i + static_cast<size_t>(t)) % batches.size();
           Output out = session.run(batches[b].view());
-          wrong[static_cast<size_t>(t)] += out.values.size() != expected[b].size() ||
-                                           std::memcmp(out.values.data(), expected[b].data(), out.values.size_bytes()) != 0;
+          wrong[static_cast<size_t>(t)] +=
+              out.values.size() != expected[b].size() ||
+              std::memcmp(out.values.data(), expected[b].data(), out.values.size_bytes()) != 0;
         }
       });
     for (std::thread& thread : threads) thread.join();

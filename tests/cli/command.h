@@ -1,4 +1,5 @@
-// Runs the command and gives back its exit code and what it wrote; makes tiny models with a tokenizer in a folder of its own.
+// Runs the command and gives back its exit code and what it wrote; makes tiny models with a tokenizer in a folder of
+// its own.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -41,7 +42,7 @@ class CommandTest : public testing::Test {
  protected:
   void SetUp() override {
     folder_ = fs::path(testing::TempDir()) / ("octet_cli_" + std::to_string(getpid()) + "_" +
-                                               testing::UnitTest::GetInstance()->current_test_info()->name());
+                                              testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
   }
@@ -52,16 +53,19 @@ class CommandTest : public testing::Test {
   /// Runs `octet ARGUMENTS` through the shell in the test's folder; `before` is put in front of the command.
   Ran octet(const std::string& arguments, const std::string& input = "", const std::string& before = "") const {
     write_file(at("stdin"), input);
-    std::string command = "cd '" + folder_.string() + "' && " + before + " '" OCTET_COMMAND "' " + arguments + " <stdin >stdout 2>stderr";
+    std::string command =
+        "cd '" + folder_.string() + "' && " + before + " '" OCTET_COMMAND "' " + arguments + " <stdin >stdout 2>stderr";
     int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(at("stdout")), read_file(at("stderr"))};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(at("stdout")),
+            read_file(at("stderr"))};
   }
 
   /// A model of tests/data/hf with a WordPiece vocabulary of its 60 ids, as folder `name`.
   void make_model(const std::string& name, const std::string& source) const {
     fs::copy(fs::path(OCTET_TEST_DATA) / "hf" / source, at(name), fs::copy_options::recursive);
     std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
-    for (const char* word : {"the", "a", "film", "was", "good", "bad", "dull", "fine", "not", "and"}) vocabulary += std::string(word) + "\n";
+    for (const char* word : {"the", "a", "film", "was", "good", "bad", "dull", "fine", "not", "and"})
+      vocabulary += std::string(word) + "\n";
     for (char c = 'a'; c <= 'z'; ++c) vocabulary += std::string("##") + c + "\n";
     for (char c = 'b'; c <= 't'; ++c) vocabulary += std::string(1, c) + "\n";
     write_file(at(name) / "vocab.txt", vocabulary);
@@ -74,7 +78,8 @@ class CommandTest : public testing::Test {
     std::string text = "sentence1\tsentence2\tlabel\tscore\n";
     for (int r = 0; r < rows; ++r) {
       for (int column = 0; column < 2; ++column) {
-        for (int w = 0; w < 2 + (r + column) % 5; ++w) text += std::string(w ? " " : "") + words[(r * 7 + w * 3 + column) % 10];
+        for (int w = 0; w < 2 + (r + column) % 5; ++w)
+          text += std::string(w ? " " : "") + words[(r * 7 + w * 3 + column) % 10];
         text += "\t";
       }
       text += std::string(labels[r % 3]) + "\t" + std::to_string(r % 5) + ".5\n";

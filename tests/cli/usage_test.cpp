@@ -17,8 +17,10 @@ TEST_F(Usage, HelpOfEveryVerbHasAnExample) {
 }
 
 TEST_F(Usage, WrongUsageIs64) {
-  for (const std::string arguments : {"", "nonsense", "run", "inspect --nonsense", "compile x", "eval x", "bench x", "bench x --shapes 8", "bench x --shapes 0x8",
-                                      "calibrate -o c.safetensors", "calibrate --merge a -o c.safetensors", "run x --threads many", "explain x --shape 8x"}) {
+  for (const std::string arguments :
+       {"", "nonsense", "run", "inspect --nonsense", "compile x", "eval x", "bench x", "bench x --shapes 8",
+        "bench x --shapes 0x8", "calibrate -o c.safetensors", "calibrate --merge a -o c.safetensors",
+        "run x --threads many", "explain x --shape 8x"}) {
     Ran ran = octet(arguments);
     EXPECT_EQ(ran.code, 64) << arguments;
     EXPECT_EQ(ran.out, "") << arguments;

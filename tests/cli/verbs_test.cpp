@@ -15,7 +15,8 @@ class Verbs : public CommandTest {
     return ran.json();
   }
   static void expect_keys(const Json& value, const std::set<std::string>& keys) {
-    for (const std::string& key : keys) EXPECT_TRUE(value.contains(key)) << "no key " << key << " in " << value.dump().substr(0, 300);
+    for (const std::string& key : keys)
+      EXPECT_TRUE(value.contains(key)) << "no key " << key << " in " << value.dump().substr(0, 300);
   }
 };
 
@@ -49,7 +50,8 @@ TEST_F(Verbs, RunAnswersEveryTask) {
   Json one = ask("run labels --input 'a good film' --input-pair 'the film was dull'");
   expect_keys(one, {"label", "score", "scores"});
   double sum = 0, best = 0;
-  for (const auto& [label, score] : one.at("scores").items()) sum += score.get<double>(), best = std::max(best, score.get<double>());
+  for (const auto& [label, score] : one.at("scores").items())
+    sum += score.get<double>(), best = std::max(best, score.get<double>());
   EXPECT_NEAR(sum, 1, 1e-6);
   EXPECT_EQ(one.at("score"), best);
   EXPECT_EQ(one.at("scores").at(one.at("label").get<std::string>()), best);
@@ -68,7 +70,8 @@ TEST_F(Verbs, RunAnswersEveryTask) {
   Json answer = ask("run question --input 'was the film dull' --input-pair 'the film was not dull and not good'");
   expect_keys(answer, {"answer", "score", "begin", "end"});
   std::string context = "the film was not dull and not good";
-  EXPECT_EQ(answer.at("answer"), context.substr(answer.at("begin"), answer.at("end").get<size_t>() - answer.at("begin").get<size_t>()));
+  EXPECT_EQ(answer.at("answer"),
+            context.substr(answer.at("begin"), answer.at("end").get<size_t>() - answer.at("begin").get<size_t>()));
 
   make_model("sentence", "bert-sentence-mean");
   Json embedding = ask("run sentence --input 'a good film'");
@@ -205,7 +208,8 @@ TEST_F(Verbs, BenchHasALineForEveryModelAndShape) {
   Json list = ask("bench model int8.octet --shapes 1x8,3x24 --repeats 4 --threads 1");
   ASSERT_EQ(list.size(), 4u);
   for (const Json& line : list) {
-    expect_keys(line, {"model", "backend", "precision", "device", "batch", "seq", "median_ms", "mean_ms", "sd_ms", "min_ms", "max_ms", "p95_ms", "p99_ms", "rows_per_s"});
+    expect_keys(line, {"model", "backend", "precision", "device", "batch", "seq", "median_ms", "mean_ms", "sd_ms",
+                       "min_ms", "max_ms", "p95_ms", "p99_ms", "rows_per_s"});
     EXPECT_EQ(line.at("runs"), 4);
     EXPECT_LE(line.at("min_ms"), line.at("median_ms"));
     EXPECT_LE(line.at("median_ms"), line.at("max_ms"));
@@ -251,15 +255,21 @@ TEST_F(Verbs, CalibratedFromEndToEnd) {
   EXPECT_GT(compiled.at("int8_work_fraction"), 0.95);
   ASSERT_EQ(octet("compile model --calib c.safetensors --method max -o max.octet").code, 0);
 
-  Json engine = ask("eval int8.octet --data data.tsv --against model --against-calib c.safetensors --against-backend simulate");
+  Json engine =
+      ask("eval int8.octet --data data.tsv --against model --against-calib c.safetensors --against-backend simulate");
   Json simulated = ask("eval model --calib c.safetensors --backend simulate --data data.tsv --against model");
   EXPECT_LE(engine.at("against").at("rms_error"), simulated.at("against").at("rms_error"));
 
-  Json forced = ask("diff model int8.octet --calib-a c.safetensors --data data.tsv --teacher-forced --rows 12 --batch 5");
+  Json forced =
+      ask("diff model int8.octet --calib-a c.safetensors --data data.tsv --teacher-forced --rows 12 --batch 5");
   EXPECT_EQ(forced.at("teacher_forced"), true);
   EXPECT_GT(forced.at("values").size(), 10u);
   for (const auto& [name, sum] : forced.at("classes").items()) {
-    EXPECT_GE(sum.at("equal_fraction"), name == "integer" ? 1.0 : name == "epilogue" ? 0.999 : 0.99) << name << "\n" << forced.dump(1);
+    EXPECT_GE(sum.at("equal_fraction"), name == "integer"    ? 1.0
+                                        : name == "epilogue" ? 0.999
+                                                             : 0.99)
+        << name << "\n"
+        << forced.dump(1);
     EXPECT_LE(sum.at("max_steps"), 1) << name;
   }
   // Against the float model: real differences, no integers.
@@ -281,7 +291,11 @@ TEST_F(Verbs, DynamicTeacherForced) {
   Json forced = ask("diff model model --calib-a none --calib-b none --data data.tsv --teacher-forced");
   EXPECT_FALSE(forced.at("classes").empty());
   for (const auto& [name, sum] : forced.at("classes").items()) {
-    EXPECT_GE(sum.at("equal_fraction"), name == "integer" ? 1.0 : name == "epilogue" ? 0.999 : 0.99) << name << "\n" << forced.dump(1);
+    EXPECT_GE(sum.at("equal_fraction"), name == "integer"    ? 1.0
+                                        : name == "epilogue" ? 0.999
+                                                             : 0.99)
+        << name << "\n"
+        << forced.dump(1);
     EXPECT_LE(sum.at("max_steps"), 1) << name;
   }
 }

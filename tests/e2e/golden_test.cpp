@@ -48,7 +48,8 @@ TEST_P(Golden, EqualsTransformers) {
         for (float value : row) expected.push_back(value), scale = std::max(scale, std::fabs(value));
       auto* values = static_cast<const float*>(executor.data(buffer));
       ASSERT_EQ(executor.elements(buffer), static_cast<int64_t>(expected.size()));
-      for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(values[i], expected[i], 1e-4 * scale) << name << " " << i << (fuse ? " fused" : " unfused");
+      for (size_t i = 0; i < expected.size(); ++i)
+        ASSERT_NEAR(values[i], expected[i], 1e-4 * scale) << name << " " << i << (fuse ? " fused" : " unfused");
     }
   }
 }

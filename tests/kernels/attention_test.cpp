@@ -76,10 +76,12 @@ TEST(Attention, RowsEqualTheReference) {
             if (dynamic && (qkv != DType::f32 || p == DType::f32)) continue;
             if (!dynamic && (qkv == DType::s8) != (p != DType::f32)) continue;
             for (int64_t head_dim : {1, 32, 30, 64}) {
-              SCOPED_TRACE(::testing::Message() << name(qkv) << " p " << name(p) << " y " << name(y) << " bias " << bias << " dynamic "
-                                                << dynamic << " head_dim " << head_dim << " seed " << seed);
-              Problem({.heads = 3, .head_dim = head_dim, .qkv = qkv, .p = p, .y = y, .bias = bias, .dynamic = dynamic}, kRagged, seed,
-                      seed % 2 == 0).check();
+              SCOPED_TRACE(::testing::Message()
+                           << name(qkv) << " p " << name(p) << " y " << name(y) << " bias " << bias << " dynamic "
+                           << dynamic << " head_dim " << head_dim << " seed " << seed);
+              Problem({.heads = 3, .head_dim = head_dim, .qkv = qkv, .p = p, .y = y, .bias = bias, .dynamic = dynamic},
+                      kRagged, seed, seed % 2 == 0)
+                  .check();
               ++seed;
               if (HasFatalFailure()) return;
             }
@@ -135,7 +137,8 @@ TEST(Scores, RowsAgreeWithTheReference) {
     for (int64_t head_dim : {8, 17, 32, 64})
       for (bool bias : {false, true}) {
         ScoresDesc d{.kind = kind, .heads = 2, .head_dim = head_dim, .bias = bias};
-        SCOPED_TRACE(::testing::Message() << "kind " << static_cast<int>(kind) << " head_dim " << head_dim << " seed " << seed);
+        SCOPED_TRACE(::testing::Message()
+                     << "kind " << static_cast<int>(kind) << " head_dim " << head_dim << " seed " << seed);
         Data data(seed++);
         int64_t width = d.heads * head_dim, tokens = offsets.back();
         Guarded a = data.floats(kind == ScoresKind::scores ? tokens * width : d.heads * squares);

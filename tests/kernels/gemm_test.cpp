@@ -57,24 +57,29 @@ struct Problem {
     return y;
   }
 
-  // 8-bit inputs: same bits in every row. Floats: rounding of sums in another order; an 8-bit output may then flip by a step.
+  // 8-bit inputs: same bits in every row. Floats: rounding of sums in another order; an 8-bit output may then flip by a
+  // step.
   void check() const {
     Guarded want = run(reference_of(gemm_kernels(), d), {.pool = &pool_of(1)});
     double tolerance = d.w == DType::s8 ? 0.0 : size_of(d.y) == 1 ? 0.02 : size_of(d.y) == 2 ? 0.01 : 2e-5;
-    for_each_row(gemm_kernels(), d, [&](const GemmKernel& row, const Launch& launch) { expect_same(d.y, run(row, launch), want, tolerance); });
+    for_each_row(gemm_kernels(), d, [&](const GemmKernel& row, const Launch& launch) {
+      expect_same(d.y, run(row, launch), want, tolerance);
+    });
   }
 };
 
-const Shape kShapes[] = {{1, 1, 1},     {1, 32, 4},    {2, 31, 3},    {3, 33, 5},     {5, 16, 17},    {6, 17, 64},   {7, 64, 63},
-                         {13, 30, 31},  {14, 32, 32},  {15, 33, 37},  {17, 97, 101},  {28, 65, 129},  {29, 127, 255}, {1, 384, 384},
-                         {16, 384, 1536}, {43, 96, 1025}, {4, 48, 2048}, {9, 40, 3072}, {101, 70, 257}};
+const Shape kShapes[] = {{1, 1, 1},      {1, 32, 4},    {2, 31, 3},     {3, 33, 5},    {5, 16, 17},
+                         {6, 17, 64},    {7, 64, 63},   {13, 30, 31},   {14, 32, 32},  {15, 33, 37},
+                         {17, 97, 101},  {28, 65, 129}, {29, 127, 255}, {1, 384, 384}, {16, 384, 1536},
+                         {43, 96, 1025}, {4, 48, 2048}, {9, 40, 3072},  {101, 70, 257}};
 
 TEST(Gemm, IntegerShapesEqualTheReference) {
   uint32_t seed = 1;
   for (Shape s : kShapes)
     for (DType x : {DType::s8, DType::u8})
       for (DType y : {DType::s8, DType::f32}) {
-        SCOPED_TRACE(::testing::Message() << "m n k " << s.m << " " << s.n << " " << s.k << " " << name(x) << " -> " << name(y) << " seed " << seed);
+        SCOPED_TRACE(::testing::Message() << "m n k " << s.m << " " << s.n << " " << s.k << " " << name(x) << " -> "
+                                          << name(y) << " seed " << seed);
         Problem({.n = s.n, .k = s.k, .x = x, .w = DType::s8, .y = y}, s.m, seed, seed % 2 == 0).check();
         ++seed;
         if (HasFatalFailure()) return;
@@ -85,9 +90,10 @@ TEST(Gemm, FloatShapesAgreeWithTheReference) {
   uint32_t seed = 1;
   for (Shape s : kShapes)
     for (DType y : {DType::f32, DType::s8}) {
-      SCOPED_TRACE(::testing::Message() << "m n k " << s.m << " " << s.n << " " << s.k << " -> " << name(y) << " seed " << seed);
+      SCOPED_TRACE(::testing::Message() << "m n k " << s.m << " " << s.n << " " << s.k << " -> " << name(y) << " seed "
+                                        << seed);
       Problem({.n = s.n, .k = s.k, .y = y}, s.m, seed, seed % 2 == 0).check();
-        ++seed;
+      ++seed;
       if (HasFatalFailure()) return;
     }
 }
@@ -96,16 +102,26 @@ TEST(Gemm, EpiloguesEqualTheReference) {
   uint32_t seed = 100;
   for (DType x : {DType::s8, DType::u8, DType::f32})
     for (DType y : {DType::s8, DType::u8, DType::f32, DType::f16, DType::bf16})
-      for (Activation activation : {Activation::none, Activation::relu, Activation::tanh, Activation::gelu_erf, Activation::gelu_tanh})
+      for (Activation activation :
+           {Activation::none, Activation::relu, Activation::tanh, Activation::gelu_erf, Activation::gelu_tanh})
         for (int options = 0; options < 8; ++options) {
           bool bias = options & 1, row_scale = options & 2, column_offset = options & 4;
           if (x == DType::f32 && (row_scale || column_offset)) continue;
-          SCOPED_TRACE(::testing::Message() << name(x) << " -> " << name(y) << " activation " << static_cast<int>(activation)
-                                            << " options " << options << " seed " << seed);
+          SCOPED_TRACE(::testing::Message()
+                       << name(x) << " -> " << name(y) << " activation " << static_cast<int>(activation) << " options "
+                       << options << " seed " << seed);
           DType w = x == DType::f32 ? DType::f32 : DType::s8;
-          Problem({.n = 47, .k = 70, .x = x, .w = w, .y = y, .row_scale = row_scale, .bias = bias, .column_offset = column_offset,
+          Problem({.n = 47,
+                   .k = 70,
+                   .x = x,
+                   .w = w,
+                   .y = y,
+                   .row_scale = row_scale,
+                   .bias = bias,
+                   .column_offset = column_offset,
                    .activation = activation},
-                  19, seed++).check();
+                  19, seed++)
+              .check();
           if (HasFatalFailure()) return;
         }
 }

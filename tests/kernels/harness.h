@@ -1,4 +1,5 @@
-// What kernel tests share: inputs that end at an unreadable page, outputs between canaries, seeded data, comparison with the reference.
+// What kernel tests share: inputs that end at an unreadable page, outputs between canaries, seeded data, comparison
+// with the reference.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -46,7 +47,9 @@ class Guarded {
   unsigned char* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
   template <typename T>
-  T* as() const { return reinterpret_cast<T*>(data_); }
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
   bool canary_intact() const {
     for (const unsigned char* p = base_; p < data_; ++p)
       if (*p != 0xa5) return false;
@@ -117,9 +120,11 @@ inline void expect_same(DType type, const Guarded& got, const Guarded& want, dou
   for (int64_t i = 0; i < n; ++i) {
     if (tolerance == 0.0) {
       ASSERT_EQ(std::memcmp(got.data() + i * size_of(type), want.data() + i * size_of(type), size_of(type)), 0)
-          << "element " << i << " of " << n << ": " << value_of(type, got.data(), i) << " instead of " << value_of(type, want.data(), i);
+          << "element " << i << " of " << n << ": " << value_of(type, got.data(), i) << " instead of "
+          << value_of(type, want.data(), i);
     } else {
-      ASSERT_NEAR(value_of(type, got.data(), i), value_of(type, want.data(), i), tolerance * top) << "element " << i << " of " << n;
+      ASSERT_NEAR(value_of(type, got.data(), i), value_of(type, want.data(), i), tolerance * top)
+          << "element " << i << " of " << n;
     }
   }
 }
@@ -129,12 +134,14 @@ inline ThreadPool& pool_of(int threads) {
   return threads == 1 ? one : threads == 2 ? two : three;
 }
 
-/// Runs every CPU row of a table that this machine accepts, with 1, 2 and 3 threads: fn(row, launch). The reference is the last.
+/// Runs every CPU row of a table that this machine accepts, with 1, 2 and 3 threads: fn(row, launch). The reference is
+/// the last.
 template <typename Kernel>
 const Kernel& reference_of(std::span<const Kernel> table, const typename Kernel::Desc& desc) {
   const Kernel* found = nullptr;
   for (const Kernel& row : table)
-    if (row.device == DeviceKind::cpu && row.name.ends_with("_ref") && row.refuse(desc, Target{}) == nullptr) found = &row;
+    if (row.device == DeviceKind::cpu && row.name.ends_with("_ref") && row.refuse(desc, Target{}) == nullptr)
+      found = &row;
   if (found == nullptr) {
     ADD_FAILURE() << "the reference refuses";
     std::abort();

@@ -49,14 +49,16 @@ TEST(Norm, RowsEqualTheReference) {
       for (DType b_type : kTypes)
         for (const auto& outputs : kOutputs) {
           if (n != 33 && a_type != b_type && seed++ % 7 != 0) continue;
-          NormDesc d{.n = n, .a = a_type, .residual = seed % 3 != 0, .b = b_type, .outputs = static_cast<int>(outputs.size())};
+          NormDesc d{
+              .n = n, .a = a_type, .residual = seed % 3 != 0, .b = b_type, .outputs = static_cast<int>(outputs.size())};
           for (size_t o = 0; o < outputs.size(); ++o) d.y[o] = outputs[o];
-          SCOPED_TRACE(::testing::Message() << "n " << n << " a " << name(a_type) << " b " << name(b_type) << " seed " << seed);
+          SCOPED_TRACE(::testing::Message()
+                       << "n " << n << " a " << name(a_type) << " b " << name(b_type) << " seed " << seed);
           Data data(seed++);
           int64_t m = 5 + data.below(5);
-          Guarded a = data.values(a_type, m * n), b = data.values(b_type, m * n), a_scale = data.floats(n, 0.001f, 0.02f),
-                  b_scale = data.floats(n, 0.001f, 0.02f), gamma = data.floats(n, 0.5f, 2.0f), beta = data.floats(n),
-                  inv_scale = data.floats(n, 10.0f, 90.0f);
+          Guarded a = data.values(a_type, m * n), b = data.values(b_type, m * n),
+                  a_scale = data.floats(n, 0.001f, 0.02f), b_scale = data.floats(n, 0.001f, 0.02f),
+                  gamma = data.floats(n, 0.5f, 2.0f), beta = data.floats(n), inv_scale = data.floats(n, 10.0f, 90.0f);
           auto run = [&](const NormKernel& row, const Launch& launch) {
             Outputs out(d.outputs, d.y, m, n);
             NormArgs args;
@@ -74,7 +76,8 @@ TEST(Norm, RowsEqualTheReference) {
             return out;
           };
           Outputs want = run(reference_of(norm_kernels(), d), {.pool = &pool_of(1)});
-          for_each_row(norm_kernels(), d, [&](const NormKernel& row, const Launch& launch) { run(row, launch).expect(want); });
+          for_each_row(norm_kernels(), d,
+                       [&](const NormKernel& row, const Launch& launch) { run(row, launch).expect(want); });
           if (HasFatalFailure()) return;
         }
 }
@@ -88,7 +91,8 @@ TEST(Embed, RowsEqualTheReference) {
           EmbedDesc d{.n = n, .tables = tables, .norm = seed % 3 != 0, .outputs = static_cast<int>(outputs.size())};
           for (int t = 0; t < tables; ++t) d.table[t] = t == 1 ? DType::s8 : type;
           for (size_t o = 0; o < outputs.size(); ++o) d.y[o] = outputs[o];
-          SCOPED_TRACE(::testing::Message() << "n " << n << " table " << name(type) << " tables " << tables << " seed " << seed);
+          SCOPED_TRACE(::testing::Message()
+                       << "n " << n << " table " << name(type) << " tables " << tables << " seed " << seed);
           Data data(seed++);
           int64_t m = 9, rows = 11;
           Guarded table[3], scale[3], index[3];
@@ -114,7 +118,8 @@ TEST(Embed, RowsEqualTheReference) {
             return out;
           };
           Outputs want = run(reference_of(embed_kernels(), d), {.pool = &pool_of(1)});
-          for_each_row(embed_kernels(), d, [&](const EmbedKernel& row, const Launch& launch) { run(row, launch).expect(want); });
+          for_each_row(embed_kernels(), d,
+                       [&](const EmbedKernel& row, const Launch& launch) { run(row, launch).expect(want); });
           if (HasFatalFailure()) return;
         }
 }
@@ -128,18 +133,26 @@ TEST(Pool, RowsEqualTheReference) {
         for (PoolKind kind : {PoolKind::first, PoolKind::mean, PoolKind::max})
           for (bool normalize : {false, true}) {
             PoolDesc d{.n = n, .kind = kind, .x = x_type, .normalize = normalize, .y = y_type};
-            SCOPED_TRACE(::testing::Message() << "n " << n << " x " << name(x_type) << " kind " << static_cast<int>(kind) << " seed " << seed);
+            SCOPED_TRACE(::testing::Message() << "n " << n << " x " << name(x_type) << " kind "
+                                              << static_cast<int>(kind) << " seed " << seed);
             Data data(seed++);
             Guarded x = data.values(x_type, offsets.back() * n), scale = data.floats(n, 0.001f, 0.02f);
             auto run = [&](const PoolKernel& row, const Launch& launch) {
               int64_t rows = static_cast<int64_t>(offsets.size()) - 1;
               Guarded y(rows * n * size_of(y_type));
-              PoolArgs args{.rows = rows, .offsets = offsets.data(), .x = x.data(), .x_scale = scale.as<float>(), .x_zero = 4, .y = y.data()};
+              PoolArgs args{.rows = rows,
+                            .offsets = offsets.data(),
+                            .x = x.data(),
+                            .x_scale = scale.as<float>(),
+                            .x_zero = 4,
+                            .y = y.data()};
               row.run(d, args, launch);
               return y;
             };
             Guarded want = run(reference_of(pool_kernels(), d), {.pool = &pool_of(1)});
-            for_each_row(pool_kernels(), d, [&](const PoolKernel& row, const Launch& launch) { expect_same(y_type, run(row, launch), want); });
+            for_each_row(pool_kernels(), d, [&](const PoolKernel& row, const Launch& launch) {
+              expect_same(y_type, run(row, launch), want);
+            });
             if (HasFatalFailure()) return;
           }
 }
@@ -148,7 +161,8 @@ void check_elementwise(const ElementwiseDesc& d, uint32_t seed, float magnitude)
   const std::vector<int32_t> offsets{0, 4, 4, 5, 23};
   Data data(seed);
   int64_t m = offsets.back(), n = d.n;
-  Guarded x = d.x == DType::f32 ? data.floats(m * n, -magnitude, magnitude) : data.values(d.x, m * n), x2 = data.values(d.x, m * n);
+  Guarded x = d.x == DType::f32 ? data.floats(m * n, -magnitude, magnitude) : data.values(d.x, m * n),
+          x2 = data.values(d.x, m * n);
   if (d.x == DType::f32) std::memset(x.data(), 0, n * 4);  // a token of zeros
   Guarded scale = data.floats(n, 0.001f, 0.02f), inv_scale = data.floats(n, 10.0f, 90.0f);
   bool rows_written = d.kind == ElementwiseKind::quantize_token;
@@ -184,13 +198,15 @@ TEST(Elementwise, RowsEqualTheReference) {
         for (DType y : kTypes)
           for (float magnitude : {0.5f, 20.0f}) {
             ElementwiseDesc d{.kind = static_cast<ElementwiseKind>(kind), .n = n, .x = x, .y = y};
-            Activation activations[] = {Activation::none, Activation::relu, Activation::tanh, Activation::gelu_erf, Activation::gelu_tanh};
+            Activation activations[] = {Activation::none, Activation::relu, Activation::tanh, Activation::gelu_erf,
+                                        Activation::gelu_tanh};
             d.activation = activations[seed % 5];
             bool valid = false;
-            for (const ElementwiseKernel& row : elementwise_kernels()) valid |= row.name == "elementwise_ref" && row.refuse(d, {}) == nullptr;
+            for (const ElementwiseKernel& row : elementwise_kernels())
+              valid |= row.name == "elementwise_ref" && row.refuse(d, {}) == nullptr;
             if (!valid) continue;
-            SCOPED_TRACE(::testing::Message() << "kind " << kind << " n " << n << " " << name(x) << " -> " << name(y) << " activation "
-                                              << static_cast<int>(d.activation) << " seed " << seed);
+            SCOPED_TRACE(::testing::Message() << "kind " << kind << " n " << n << " " << name(x) << " -> " << name(y)
+                                              << " activation " << static_cast<int>(d.activation) << " seed " << seed);
             check_elementwise(d, seed++, magnitude);
             if (HasFatalFailure()) return;
           }
@@ -220,7 +236,8 @@ TEST(Elementwise, ActivationsHaveTheSameBits) {
       Guarded got = run(row, launch);
       for (int64_t i = 0; i < d.n; ++i) {
         float g = got.as<float>()[i], w = want.as<float>()[i];
-        ASSERT_TRUE(std::memcmp(&g, &w, 4) == 0 || (std::isnan(g) && std::isnan(w))) << "x " << x.as<float>()[i] << ": " << g << " for " << w;
+        ASSERT_TRUE(std::memcmp(&g, &w, 4) == 0 || (std::isnan(g) && std::isnan(w)))
+            << "x " << x.as<float>()[i] << ": " << g << " for " << w;
       }
     });
   }

@@ -28,7 +28,8 @@ TEST(Selection, Gemm) {
 }
 
 TEST(Selection, Attention) {
-  AttentionDesc s8{.heads = 12, .head_dim = 32, .qkv = DType::s8, .p = DType::u8, .y = DType::s8}, f32{.heads = 12, .head_dim = 32};
+  AttentionDesc s8{.heads = 12, .head_dim = 32, .qkv = DType::s8, .p = DType::u8, .y = DType::s8},
+      f32{.heads = 12, .head_dim = 32};
   AttentionDesc dynamic{.heads = 12, .head_dim = 32, .p = DType::u8, .dynamic = true};
   EXPECT_EQ(selected(attention_kernels(), s8, "scalar"), "attention_ref");
   EXPECT_EQ(selected(attention_kernels(), s8, "avx2"), "attention_s8_avx2_6x16");
@@ -42,7 +43,8 @@ TEST(Selection, Attention) {
 }
 
 TEST(Selection, RowOperations) {
-  for (auto [target, suffix] : {std::pair{"scalar", "ref"}, {"avx2", "avx2"}, {"avxvnni", "avx2"}, {"avx512", "avx512"}, {"amx", "avx512"}}) {
+  for (auto [target, suffix] :
+       {std::pair{"scalar", "ref"}, {"avx2", "avx2"}, {"avxvnni", "avx2"}, {"avx512", "avx512"}, {"amx", "avx512"}}) {
     std::string ending = std::string("_") + suffix;
     EXPECT_EQ(selected(norm_kernels(), {.n = 384}, target), "norm" + ending);
     EXPECT_EQ(selected(embed_kernels(), {.n = 384}, target), "embed" + ending);

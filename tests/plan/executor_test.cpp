@@ -31,7 +31,8 @@ TEST(Executor, FusedEqualsUnfused) {
   Program fused = lower(graph, {.target = scalar()}), plain = lower(graph, {.target = scalar(), .fuse = false});
   EXPECT_LT(fused.steps.size(), plain.steps.size());
   test::RandomBatch batch({5, 1, 17, 40}, 50, 7);
-  auto a = run(fused, {batch.ids, batch.offsets, batch.types}, 1, scalar()), b = run(plain, {batch.ids, batch.offsets, batch.types}, 2, scalar());
+  auto a = run(fused, {batch.ids, batch.offsets, batch.types}, 1, scalar()),
+       b = run(plain, {batch.ids, batch.offsets, batch.types}, 2, scalar());
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5) << i;
 }
@@ -49,7 +50,8 @@ TEST(Executor, ProgramSurvivesJson) {
   Program program = lower(graph, {.target = scalar()});
   Program again = program_from_json(to_json(program), program.weights, "test");
   test::RandomBatch batch({3, 9}, 50, 11);
-  EXPECT_EQ(run(program, {batch.ids, batch.offsets, batch.types}, 1, scalar()), run(again, {batch.ids, batch.offsets, batch.types}, 1, scalar()));
+  EXPECT_EQ(run(program, {batch.ids, batch.offsets, batch.types}, 1, scalar()),
+            run(again, {batch.ids, batch.offsets, batch.types}, 1, scalar()));
 }
 
 struct BadBatch {
@@ -63,12 +65,16 @@ TEST(Executor, RefusesBadBatches) {
   auto program = std::make_shared<Program>(lower(graph, {.target = scalar()}));
   Executor executor(program, std::make_shared<ThreadPool>(1), scalar());
   std::vector<int32_t> longest(41, 1);
-  for (const BadBatch& bad : {BadBatch{"no rows", {}, {0}, {}, "empty batch"}, BadBatch{"no offsets", {}, {}, {}, "empty batch"},
-                              BadBatch{"empty row", {1}, {0, 0, 1}, {}, "at least one token"},
-                              BadBatch{"late start", {1, 2}, {1, 2}, {}, "start at 0"}, BadBatch{"short offsets", {1, 2}, {0, 1}, {}, "number of ids"},
-                              BadBatch{"id too large", {50}, {0, 1}, {}, "outside the vocabulary of 50"}, BadBatch{"negative id", {-1}, {0, 1}, {}, "outside the vocabulary"},
-                              BadBatch{"type too large", {1}, {0, 1}, {2}, "outside 0..1"}, BadBatch{"types too short", {1, 2}, {0, 2}, {0}, "type ids"},
-                              BadBatch{"too long", longest, {0, 41}, {}, "40 positions"}}) {
+  for (const BadBatch& bad :
+       {BadBatch{"no rows", {}, {0}, {}, "empty batch"}, BadBatch{"no offsets", {}, {}, {}, "empty batch"},
+        BadBatch{"empty row", {1}, {0, 0, 1}, {}, "at least one token"},
+        BadBatch{"late start", {1, 2}, {1, 2}, {}, "start at 0"},
+        BadBatch{"short offsets", {1, 2}, {0, 1}, {}, "number of ids"},
+        BadBatch{"id too large", {50}, {0, 1}, {}, "outside the vocabulary of 50"},
+        BadBatch{"negative id", {-1}, {0, 1}, {}, "outside the vocabulary"},
+        BadBatch{"type too large", {1}, {0, 1}, {2}, "outside 0..1"},
+        BadBatch{"types too short", {1, 2}, {0, 2}, {0}, "type ids"},
+        BadBatch{"too long", longest, {0, 41}, {}, "40 positions"}}) {
     try {
       executor.bind({bad.ids, bad.offsets, bad.types});
       ADD_FAILURE() << bad.what << " was accepted";

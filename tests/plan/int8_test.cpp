@@ -1,4 +1,5 @@
-// INT8 programs: what they quantize, that they compute what the simulated graph says, that rows do not depend on their batch.
+// INT8 programs: what they quantize, that they compute what the simulated graph says, that rows do not depend on their
+// batch.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -26,7 +27,8 @@ class Int8 : public testing::TestWithParam<Case> {
 
   void SetUp() override {
     Target here = detect_cpu();
-    if ((target.avx2 && !here.avx2) || (target.avx512_vnni && !here.avx512_vnni)) GTEST_SKIP() << "this CPU has no " << GetParam().target;
+    if ((target.avx2 && !here.avx2) || (target.avx512_vnni && !here.avx512_vnni))
+      GTEST_SKIP() << "this CPU has no " << GetParam().target;
     if (GetParam().placement.empty()) {
       quantize_graph(graph, {});
       return;
@@ -119,19 +121,20 @@ TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
         continue;
       }
       fed = fed && parts(buffer, [&](int32_t id, int64_t column) {
-        auto* from = static_cast<const float*>(a.data(id));
-        int64_t width = simulated->buffers[static_cast<size_t>(id)].width, rows = a.elements(id) / width;
-        for (int64_t r = 0; r < rows; ++r)
-          for (int64_t c = 0; c < width; ++c) {
-            float x = from[r * width + c];
-            int64_t at = r * buffer.width + column + c;
-            if (buffer.dtype == DType::f32) static_cast<float*>(b.data(slot.buffer))[at] = x;
-            else {
-              float scale = engine->weights.at(buffer.scale).as<float>()[static_cast<size_t>(column + c)];
-              static_cast<int8_t*>(b.data(slot.buffer))[at] = static_cast<int8_t>(scale > 0 ? std::lrint(x / scale) + buffer.zero_point : 0);
-            }
-          }
-      });
+              auto* from = static_cast<const float*>(a.data(id));
+              int64_t width = simulated->buffers[static_cast<size_t>(id)].width, rows = a.elements(id) / width;
+              for (int64_t r = 0; r < rows; ++r)
+                for (int64_t c = 0; c < width; ++c) {
+                  float x = from[r * width + c];
+                  int64_t at = r * buffer.width + column + c;
+                  if (buffer.dtype == DType::f32) static_cast<float*>(b.data(slot.buffer))[at] = x;
+                  else {
+                    float scale = engine->weights.at(buffer.scale).as<float>()[static_cast<size_t>(column + c)];
+                    static_cast<int8_t*>(b.data(slot.buffer))[at] =
+                        static_cast<int8_t>(scale > 0 ? std::lrint(x / scale) + buffer.zero_point : 0);
+                  }
+                }
+            });
     }
     b.run_step(s);
     if (!fed) continue;
@@ -164,7 +167,8 @@ TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
       });
       if (!known) continue;
       ++compared;
-      EXPECT_GE(static_cast<double>(equal), 0.995 * static_cast<double>(all)) << step.name << " -> " << buffer.value << " [" << step.kernel << "]";
+      EXPECT_GE(static_cast<double>(equal), 0.995 * static_cast<double>(all))
+          << step.name << " -> " << buffer.value << " [" << step.kernel << "]";
       if (buffer.dtype != DType::f32) EXPECT_LE(largest, 1) << step.name;
     }
   }
@@ -172,11 +176,14 @@ TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Placements, Int8,
-                         testing::Values(Case{"residual-channel", "scalar"}, Case{"residual-channel", "avx2"}, Case{"residual-channel", "avx512vnni"},
-                                         Case{"residual-float", "scalar"}, Case{"residual-float", "avx512vnni"}, Case{"qdqbert", "scalar"},
-                                         Case{"qdqbert", "avx2"}, Case{"linear-only", "scalar"}, Case{"", "scalar"}, Case{"", "avx2"}, Case{"", "avx512vnni"}),
+                         testing::Values(Case{"residual-channel", "scalar"}, Case{"residual-channel", "avx2"},
+                                         Case{"residual-channel", "avx512vnni"}, Case{"residual-float", "scalar"},
+                                         Case{"residual-float", "avx512vnni"}, Case{"qdqbert", "scalar"},
+                                         Case{"qdqbert", "avx2"}, Case{"linear-only", "scalar"}, Case{"", "scalar"},
+                                         Case{"", "avx2"}, Case{"", "avx512vnni"}),
                          [](const auto& info) {
-                           std::string name = (info.param.placement.empty() ? "dynamic" : info.param.placement) + "_" + info.param.target;
+                           std::string name = (info.param.placement.empty() ? "dynamic" : info.param.placement) + "_" +
+                                              info.param.target;
                            for (char& c : name)
                              if (c == '-') c = '_';
                            return name;

@@ -29,26 +29,38 @@ struct TinyEncoder {
       return g.add(Op::linear, name, {x, parameter(name + ".weight", {out, in}), parameter(name + ".bias", {out})});
     };
     auto norm = [&](const std::string& name, ValueId x) {
-      return g.add(Op::layer_norm, name, {x, parameter(name + ".weight", {hidden}, 1.0f), parameter(name + ".bias", {hidden})}, {{"epsilon", 1e-12}});
+      return g.add(Op::layer_norm, name,
+                   {x, parameter(name + ".weight", {hidden}, 1.0f), parameter(name + ".bias", {hidden})},
+                   {{"epsilon", 1e-12}});
     };
     EncoderInputs in = add_encoder_inputs(g, true);
-    ValueId word = g.add(Op::embedding, "embeddings.word", {parameter("embeddings.word.weight", {vocabulary, hidden}), in.ids});
-    ValueId type = g.add(Op::embedding, "embeddings.type", {parameter("embeddings.type.weight", {2, hidden}), in.type_ids});
-    ValueId position = g.add(Op::positions, "embeddings.positions", {in.ids, in.offsets}, {{"start", int64_t{0}}, {"padding_id", int64_t{-1}}});
-    ValueId place = g.add(Op::embedding, "embeddings.position", {parameter("embeddings.position.weight", {positions, hidden}), position});
-    ValueId x = norm("embeddings.LayerNorm", g.add(Op::add, "embeddings.sum2", {g.add(Op::add, "embeddings.sum", {word, type}), place}));
+    ValueId word =
+        g.add(Op::embedding, "embeddings.word", {parameter("embeddings.word.weight", {vocabulary, hidden}), in.ids});
+    ValueId type =
+        g.add(Op::embedding, "embeddings.type", {parameter("embeddings.type.weight", {2, hidden}), in.type_ids});
+    ValueId position = g.add(Op::positions, "embeddings.positions", {in.ids, in.offsets},
+                             {{"start", int64_t{0}}, {"padding_id", int64_t{-1}}});
+    ValueId place = g.add(Op::embedding, "embeddings.position",
+                          {parameter("embeddings.position.weight", {positions, hidden}), position});
+    ValueId x = norm("embeddings.LayerNorm",
+                     g.add(Op::add, "embeddings.sum2", {g.add(Op::add, "embeddings.sum", {word, type}), place}));
     for (int64_t l = 0; l < layers; ++l) {
       std::string p = "encoder.layer." + std::to_string(l) + ".";
-      ValueId q = linear(p + "attention.self.query", x, hidden, hidden), k = linear(p + "attention.self.key", x, hidden, hidden),
+      ValueId q = linear(p + "attention.self.query", x, hidden, hidden),
+              k = linear(p + "attention.self.key", x, hidden, hidden),
               v = linear(p + "attention.self.value", x, hidden, hidden);
       double scale = 1.0 / std::sqrt(static_cast<double>(hidden / heads));
-      ValueId s = g.add(Op::attention_scores, p + "attention.self.scores", {q, k, in.offsets}, {{"heads", heads}, {"scale", scale}});
-      ValueId c = g.add(Op::attention_context, p + "attention.self.context",
-                        {g.add(Op::softmax, p + "attention.self.probabilities", {s}), v, in.offsets}, {{"heads", heads}});
+      ValueId s = g.add(Op::attention_scores, p + "attention.self.scores", {q, k, in.offsets},
+                        {{"heads", heads}, {"scale", scale}});
+      ValueId c =
+          g.add(Op::attention_context, p + "attention.self.context",
+                {g.add(Op::softmax, p + "attention.self.probabilities", {s}), v, in.offsets}, {{"heads", heads}});
       ValueId o = linear(p + "attention.output.dense", c, hidden, hidden);
       x = norm(p + "attention.output.LayerNorm", g.add(Op::add, p + "attention.output.sum", {o, x}));
-      ValueId f = g.add(Op::gelu, p + "intermediate.act", {linear(p + "intermediate.dense", x, hidden, intermediate)}, {{"approximate", std::string("none")}});
-      x = norm(p + "output.LayerNorm", g.add(Op::add, p + "output.sum", {linear(p + "output.dense", f, intermediate, hidden), x}));
+      ValueId f = g.add(Op::gelu, p + "intermediate.act", {linear(p + "intermediate.dense", x, hidden, intermediate)},
+                        {{"approximate", std::string("none")}});
+      x = norm(p + "output.LayerNorm",
+               g.add(Op::add, p + "output.sum", {linear(p + "output.dense", f, intermediate, hidden), x}));
     }
     g.set_output("embedding", g.add(Op::normalize, "normalize", {g.add(Op::pool_mean, "pool", {x, in.offsets})}));
     return g;

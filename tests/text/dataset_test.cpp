@@ -24,7 +24,9 @@ std::string error_of(ErrorCode code, Call call) {
 bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 
 TEST(Dataset, TsvHasNoQuotingAndDropsTheMark) {
-  Dataset data = Dataset::parse("\xef\xbb\xbfQuality\t#1 ID\t#1 String\t#2 String\r\n1\t7\t\" He said\tShe \"said\"\r\n\r\n0\t8\ta, b\t\r\n", "mrpc.tsv");
+  Dataset data = Dataset::parse(
+      "\xef\xbb\xbfQuality\t#1 ID\t#1 String\t#2 String\r\n1\t7\t\" He said\tShe \"said\"\r\n\r\n0\t8\ta, b\t\r\n",
+      "mrpc.tsv");
   ASSERT_EQ(data.rows(), 2);
   EXPECT_EQ(data.text(0), "\" He said");
   EXPECT_EQ(data.pair(0), "She \"said\"");
@@ -59,7 +61,8 @@ TEST(Dataset, NoHeader) {
 }
 
 TEST(Dataset, JsonLines) {
-  Dataset data = Dataset::parse("{\"text\": \"a \\u00e9\", \"label\": 1}\n\n{\"label\": 0, \"text\": \"b\"}\n", "x.jsonl");
+  Dataset data =
+      Dataset::parse("{\"text\": \"a \\u00e9\", \"label\": 1}\n\n{\"label\": 0, \"text\": \"b\"}\n", "x.jsonl");
   EXPECT_EQ(data.text(0), "a \u00e9");
   EXPECT_EQ(data.label(1), "0");
   EXPECT_EQ(data.line(1), 3);
@@ -74,16 +77,29 @@ TEST(Dataset, Limit) {
 }
 
 TEST(Dataset, Errors) {
-  EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("sentence\tlabel\na\t1\n", "x.tsv", {.text = "sentense"}); }), "did you mean sentence"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("sentence\tlabel\na\t1\n", "x.tsv", {.text = "3"}); }), "from 1 to 2"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("foo\tbar\na\t1\n", "x.tsv"); }), "cannot find the column of the text"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("sentence\tlabel\na\t1\nb\n", "x.tsv"); }), "line 3"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("sentence,label\n\"a,1\n", "x.csv"); }), "line 2"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("{\"text\": \"a\"}\n{\"text\": \n", "x.jsonl"); }), "line 2"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "x.jsonl"); }), "expected a value for \"text\""));
-  EXPECT_TRUE(contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("text\na\n\xff\n", "x.tsv"); }), "line 3, byte 7"));
+  EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument,
+                                [] { Dataset::parse("sentence\tlabel\na\t1\n", "x.tsv", {.text = "sentense"}); }),
+                       "did you mean sentence"));
+  EXPECT_TRUE(contains(
+      error_of(ErrorCode::invalid_argument, [] { Dataset::parse("sentence\tlabel\na\t1\n", "x.tsv", {.text = "3"}); }),
+      "from 1 to 2"));
+  EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("foo\tbar\na\t1\n", "x.tsv"); }),
+                       "cannot find the column of the text"));
+  EXPECT_TRUE(
+      contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("sentence\tlabel\na\t1\nb\n", "x.tsv"); }), "line 3"));
+  EXPECT_TRUE(
+      contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("sentence,label\n\"a,1\n", "x.csv"); }), "line 2"));
+  EXPECT_TRUE(contains(
+      error_of(ErrorCode::corrupt, [] { Dataset::parse("{\"text\": \"a\"}\n{\"text\": \n", "x.jsonl"); }), "line 2"));
+  EXPECT_TRUE(
+      contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "x.jsonl"); }),
+               "expected a value for \"text\""));
+  EXPECT_TRUE(
+      contains(error_of(ErrorCode::corrupt, [] { Dataset::parse("text\na\n\xff\n", "x.tsv"); }), "line 3, byte 7"));
   EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("", "x.tsv"); }), "no rows"));
-  EXPECT_TRUE(contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("text\na\n", "x.tsv", {.format = "xml"}); }), "known formats"));
+  EXPECT_TRUE(
+      contains(error_of(ErrorCode::invalid_argument, [] { Dataset::parse("text\na\n", "x.tsv", {.format = "xml"}); }),
+               "known formats"));
   error_of(ErrorCode::not_found, [] { Dataset::load("/no/such/file.tsv"); });
 }
 
@@ -119,19 +135,27 @@ TEST(Dataset, RealFiles) {
     bool pair;
     std::vector<std::string> labels;
   };
-  std::vector<Expected> files = {{"mnli/dev_matched.tsv", 9815, "sentence1", true, {"entailment", "neutral", "contradiction"}}, {"mnli/train_union.tsv", 32331, "sentence1", true, {"entailment", "neutral", "contradiction"}},
-                                 {"rte/train.tsv", 2490, "sentence1", true, {"entailment", "not_entailment"}}, {"rte/dev.tsv", 277, "sentence1", true, {"entailment", "not_entailment"}},
-                                 {"mrpc/train.tsv", 3667, "#1 String", true, {"0", "1"}}, {"mrpc/dev.tsv", 408, "#1 String", true, {"0", "1"}},
-                                 {"sst2/train.tsv", 67349, "sentence", false, {"0", "1"}}, {"sst2/dev.tsv", 872, "sentence", false, {"0", "1"}},
-                                 {"cola/train.tsv", 8551, "4", false, {"0", "1"}}, {"cola/dev.tsv", 1043, "4", false, {"0", "1"}},
-                                 {"stsb/train.tsv", 5749, "sentence1", true, {}}, {"stsb/dev.tsv", 1500, "sentence1", true, {}}};
+  std::vector<Expected> files = {
+      {"mnli/dev_matched.tsv", 9815, "sentence1", true, {"entailment", "neutral", "contradiction"}},
+      {"mnli/train_union.tsv", 32331, "sentence1", true, {"entailment", "neutral", "contradiction"}},
+      {"rte/train.tsv", 2490, "sentence1", true, {"entailment", "not_entailment"}},
+      {"rte/dev.tsv", 277, "sentence1", true, {"entailment", "not_entailment"}},
+      {"mrpc/train.tsv", 3667, "#1 String", true, {"0", "1"}},
+      {"mrpc/dev.tsv", 408, "#1 String", true, {"0", "1"}},
+      {"sst2/train.tsv", 67349, "sentence", false, {"0", "1"}},
+      {"sst2/dev.tsv", 872, "sentence", false, {"0", "1"}},
+      {"cola/train.tsv", 8551, "4", false, {"0", "1"}},
+      {"cola/dev.tsv", 1043, "4", false, {"0", "1"}},
+      {"stsb/train.tsv", 5749, "sentence1", true, {}},
+      {"stsb/dev.tsv", 1500, "sentence1", true, {}}};
   for (const Expected& expected : files) {
     SCOPED_TRACE(expected.file);
     Dataset data = Dataset::load(root / expected.file);
     EXPECT_EQ(data.rows(), expected.rows);
     EXPECT_EQ(data.text_column(), expected.text);
     EXPECT_EQ(data.has_pair(), expected.pair);
-    EXPECT_EQ(expected.labels.empty() ? label_numbers(data).size() : resolve_labels(data, expected.labels).size(), static_cast<size_t>(expected.rows));
+    EXPECT_EQ(expected.labels.empty() ? label_numbers(data).size() : resolve_labels(data, expected.labels).size(),
+              static_cast<size_t>(expected.rows));
   }
 }
 

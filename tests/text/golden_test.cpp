@@ -1,4 +1,5 @@
-// Equality with the `tokenizers` package, by digests that tools/make_tokenizer_goldens.py made with it (which also defines them).
+// Equality with the `tokenizers` package, by digests that tools/make_tokenizer_goldens.py made with it (which also
+// defines them).
 #include <octet/dataset.h>
 #include <octet/error.h>
 #include <octet/tokenizer.h>
@@ -51,7 +52,8 @@ struct Rows {
   std::vector<std::string> first, second;
 };
 
-json digest(const Tokenizer& tokenizer, const std::vector<std::string>& texts, const std::vector<std::string>* pairs, const EncodeOptions& options) {
+json digest(const Tokenizer& tokenizer, const std::vector<std::string>& texts, const std::vector<std::string>* pairs,
+            const EncodeOptions& options) {
   Crc crc;
   int64_t tokens = 0;
   Encoding e;
@@ -85,7 +87,8 @@ void check(const Tokenizer& tokenizer, const Rows& rows, const json& groups) {
     if (strategy == "only_first") options.truncation = Truncation::only_first;
     if (strategy == "only_second") options.truncation = Truncation::only_second;
     bool pair = name.find("pair") != std::string::npos;
-    EXPECT_EQ(digest(tokenizer, name == "second" ? rows.second : rows.first, pair ? &rows.second : nullptr, options), expected);
+    EXPECT_EQ(digest(tokenizer, name == "second" ? rows.second : rows.first, pair ? &rows.second : nullptr, options),
+              expected);
   }
 }
 
@@ -125,7 +128,8 @@ TEST(TokenizerGolden, EveryComponentOnNastyUnicode) {
   ASSERT_GT(components.size(), 30u);
   for (auto& [name, description] : components.items()) {
     SCOPED_TRACE(name);
-    description["model"] = {{"type", "BPE"}, {"unk_token", "<unk>"}, {"fuse_unk", false}, {"byte_fallback", true}, {"vocab", vocabulary}, {"merges", json::array()}};
+    description["model"] = {{"type", "BPE"},         {"unk_token", "<unk>"}, {"fuse_unk", false},
+                            {"byte_fallback", true}, {"vocab", vocabulary},  {"merges", json::array()}};
     Tokenizer tokenizer = Tokenizer::from_json(description.dump());
     check(tokenizer, rows, goldens().at("component " + name).at("nasty"));
     check(Tokenizer::from_json(tokenizer.to_json()), rows, goldens().at("component " + name).at("nasty"));
@@ -145,7 +149,9 @@ void check_folder(const fs::path& folder, const std::string& name) {
   }
 }
 
-TEST(TokenizerGolden, BertBaseUncased) { check_folder(fs::path(OCTET_SHARED) / "tokenizers/bert-base-uncased", "bert-base-uncased"); }
+TEST(TokenizerGolden, BertBaseUncased) {
+  check_folder(fs::path(OCTET_SHARED) / "tokenizers/bert-base-uncased", "bert-base-uncased");
+}
 TEST(TokenizerGolden, RobertaBase) { check_folder(fs::path(OCTET_SHARED) / "tokenizers/roberta-base", "roberta-base"); }
 TEST(TokenizerGolden, XlmRoberta) { check_folder(fs::path(OCTET_SHARED) / "tokenizers/xlm-roberta", "xlm-roberta"); }
 TEST(TokenizerGolden, MiniLM) {
@@ -158,7 +164,8 @@ TEST(TokenizerGolden, VocabularyFiles) {
   fs::path shared = fs::path(OCTET_SHARED) / "tokenizers";
   if (!fs::exists(shared)) GTEST_SKIP() << "no tokenizers at " << shared;
   fs::path folder = fs::temp_directory_path() / ("octet_vocabulary_files_" + std::to_string(::getpid()));
-  for (auto [name, files] : {std::pair{"bert-base-uncased", std::vector{"vocab.txt"}}, {"roberta-base", std::vector{"vocab.json", "merges.txt"}}}) {
+  for (auto [name, files] : {std::pair{"bert-base-uncased", std::vector{"vocab.txt"}},
+                             {"roberta-base", std::vector{"vocab.json", "merges.txt"}}}) {
     SCOPED_TRACE(name);
     fs::remove_all(folder);
     fs::create_directories(folder);
@@ -166,7 +173,8 @@ TEST(TokenizerGolden, VocabularyFiles) {
     Tokenizer tokenizer = Tokenizer::load(folder);
     check(tokenizer, nasty(), goldens().at(name).at("nasty"));
     check(Tokenizer::from_json(tokenizer.to_json()), nasty(), goldens().at(name).at("nasty"));
-    EXPECT_TRUE(tokenizer.pad_id() && tokenizer.mask_id() && tokenizer.cls_id() && tokenizer.sep_id() && tokenizer.unk_id());
+    EXPECT_TRUE(tokenizer.pad_id() && tokenizer.mask_id() && tokenizer.cls_id() && tokenizer.sep_id() &&
+                tokenizer.unk_id());
   }
   fs::remove_all(folder);
 }

@@ -1,6 +1,6 @@
-// Encodes JSON lines for tools/bench_tokenizer.py and tools/make_tokenizer_goldens.py, which hold the result against the
-// `tokenizers` package. A line is ["text"] or ["text", "pair"].
-// usage: tokenizer_probe encode FOLDER INPUT [MAX_LENGTH [STRATEGY [SPECIAL]]]   one line [ids, types, offsets, mask] a row
+// Encodes JSON lines for tools/bench_tokenizer.py and tools/make_tokenizer_goldens.py, which hold the result against
+// the `tokenizers` package. A line is ["text"] or ["text", "pair"]. usage: tokenizer_probe encode FOLDER INPUT
+// [MAX_LENGTH [STRATEGY [SPECIAL]]]   one line [ids, types, offsets, mask] a row
 //        tokenizer_probe bench FOLDER INPUT ROUNDS THREADS                       best seconds of a round, tokens
 #include <octet/error.h>
 #include <octet/tokenizer.h>
@@ -30,12 +30,15 @@ int main(int argc, char** argv) try {
   if (mode == "encode") {
     if (argc > 4) options.max_length = std::atoll(argv[4]);
     std::string strategy = argc > 5 ? argv[5] : "longest_first";
-    options.truncation = strategy == "only_first" ? octet::Truncation::only_first : strategy == "only_second" ? octet::Truncation::only_second : octet::Truncation::longest_first;
+    options.truncation = strategy == "only_first"    ? octet::Truncation::only_first
+                         : strategy == "only_second" ? octet::Truncation::only_second
+                                                     : octet::Truncation::longest_first;
     if (argc > 6) options.add_special_tokens = std::string(argv[6]) != "0";
     for (size_t i = 0; i < texts.size(); ++i) {
       nlohmann::json row;
       try {
-        octet::Encoding e = tokenizer.encode(texts[i], paired ? std::optional<std::string_view>(pairs[i]) : std::nullopt, options);
+        octet::Encoding e =
+            tokenizer.encode(texts[i], paired ? std::optional<std::string_view>(pairs[i]) : std::nullopt, options);
         nlohmann::json offsets = nlohmann::json::array();
         for (octet::TextSpan span : e.offsets) offsets.push_back({span.begin, span.end});
         row = {e.ids, e.type_ids, offsets, e.special_tokens_mask()};
@@ -58,7 +61,8 @@ int main(int argc, char** argv) try {
     tokens = 0;
     for (const auto& e : result) tokens += e.ids.size();
   }
-  std::printf("{\"seconds\": %.6f, \"tokens\": %zu, \"rows\": %zu, \"load_seconds\": %.3f}\n", best, tokens, texts.size(), load_seconds);
+  std::printf("{\"seconds\": %.6f, \"tokens\": %zu, \"rows\": %zu, \"load_seconds\": %.3f}\n", best, tokens,
+              texts.size(), load_seconds);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());

@@ -1,4 +1,5 @@
-// Tokenizers on small vocabularies made here: every component, every error; equality with the reference is in golden_test.cpp.
+// Tokenizers on small vocabularies made here: every component, every error; equality with the reference is in
+// golden_test.cpp.
 #include <octet/error.h>
 #include <octet/tokenizer.h>
 
@@ -16,20 +17,45 @@ namespace {
 
 using nlohmann::json;
 
-json special(const char* content, int id) { return {{"id", id}, {"content", content}, {"special", true}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}}; }
+json special(const char* content, int id) {
+  return {{"id", id},        {"content", content}, {"special", true},    {"single_word", false},
+          {"lstrip", false}, {"rstrip", false},    {"normalized", false}};
+}
 
 /// A BERT of 14 words.
 json small_bert() {
   return {{"truncation", {{"max_length", 3}, {"strategy", "LongestFirst"}, {"stride", 0}}},
           {"padding", nullptr},
           {"added_tokens", {special("[PAD]", 0), special("[UNK]", 1), special("[CLS]", 2), special("[SEP]", 3)}},
-          {"normalizer", {{"type", "BertNormalizer"}, {"clean_text", true}, {"handle_chinese_chars", true}, {"strip_accents", nullptr}, {"lowercase", true}}},
+          {"normalizer",
+           {{"type", "BertNormalizer"},
+            {"clean_text", true},
+            {"handle_chinese_chars", true},
+            {"strip_accents", nullptr},
+            {"lowercase", true}}},
           {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
           {"post_processor", {{"type", "BertProcessing"}, {"sep", {"[SEP]", 3}}, {"cls", {"[CLS]", 2}}}},
           {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
           {"model",
-           {{"type", "WordPiece"}, {"unk_token", "[UNK]"}, {"continuing_subword_prefix", "##"}, {"max_input_chars_per_word", 10},
-            {"vocab", {{"[PAD]", 0}, {"[UNK]", 1}, {"[CLS]", 2}, {"[SEP]", 3}, {"the", 4}, {"un", 5}, {"##aff", 6}, {"##able", 7}, {"cat", 8}, {"##s", 9}, {".", 10}, {"!", 11}, {"cafe", 12}, {"\u4e2d", 13}}}}}};
+           {{"type", "WordPiece"},
+            {"unk_token", "[UNK]"},
+            {"continuing_subword_prefix", "##"},
+            {"max_input_chars_per_word", 10},
+            {"vocab",
+             {{"[PAD]", 0},
+              {"[UNK]", 1},
+              {"[CLS]", 2},
+              {"[SEP]", 3},
+              {"the", 4},
+              {"un", 5},
+              {"##aff", 6},
+              {"##able", 7},
+              {"cat", 8},
+              {"##s", 9},
+              {".", 10},
+              {"!", 11},
+              {"cafe", 12},
+              {"\u4e2d", 13}}}}}};
 }
 
 Tokenizer make(const json& description) { return Tokenizer::from_json(description.dump()); }
@@ -80,9 +106,14 @@ TEST(Tokenizer, PairsAndTruncations) {
   EXPECT_EQ(tokenizer.encode("the the the", "cat cat", options).ids, (std::vector<int32_t>{2, 4, 3, 8, 8, 3}));
   options.truncation = Truncation::only_second;
   error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode("the the the", "cat cat", options); });
-  EXPECT_NE(error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode("the the the the the", std::nullopt, options); }).find("pair"), std::string::npos);
+  EXPECT_NE(
+      error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode("the the the the the", std::nullopt, options); })
+          .find("pair"),
+      std::string::npos);
   options = {.max_length = 1};
-  EXPECT_NE(error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode("the", std::nullopt, options); }).find("2 special tokens"), std::string::npos);
+  EXPECT_NE(error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode("the", std::nullopt, options); })
+                .find("2 special tokens"),
+            std::string::npos);
 }
 
 TEST(Tokenizer, EmptyAndLongTexts) {
@@ -108,7 +139,8 @@ TEST(Tokenizer, JsonOfJsonIsEqual) {
   Tokenizer tokenizer = make(small_bert());
   Tokenizer again = Tokenizer::from_json(tokenizer.to_json());
   EXPECT_EQ(again.to_json(), tokenizer.to_json());
-  EXPECT_EQ(again.encode("The unaffable cat!", "caf\u00e9").ids, tokenizer.encode("The unaffable cat!", "caf\u00e9").ids);
+  EXPECT_EQ(again.encode("The unaffable cat!", "caf\u00e9").ids,
+            tokenizer.encode("The unaffable cat!", "caf\u00e9").ids);
   EXPECT_EQ(again.pad_id(), 0);
 }
 
@@ -133,12 +165,14 @@ TEST(Tokenizer, UnknownComponentsNameTheKnownOnes) {
   }
   json description = small_bert();
   description["pre_tokenizer"]["type"] = "BertPreTokeniser";
-  EXPECT_NE(error_of(ErrorCode::unsupported, [&] { make(description); }).find("did you mean BertPreTokenizer"), std::string::npos);
+  EXPECT_NE(error_of(ErrorCode::unsupported, [&] { make(description); }).find("did you mean BertPreTokenizer"),
+            std::string::npos);
 }
 
 TEST(Tokenizer, EveryTruncationOfItsFileIsAnError) {
   std::string source = small_bert().dump();
-  for (size_t size = 0; size < source.size(); ++size) EXPECT_THROW(Tokenizer::from_json(source.substr(0, size)), Error) << size;
+  for (size_t size = 0; size < source.size(); ++size)
+    EXPECT_THROW(Tokenizer::from_json(source.substr(0, size)), Error) << size;
 }
 
 TEST(Tokenizer, BatchesEqualSingles) {
@@ -153,16 +187,23 @@ TEST(Tokenizer, BatchesEqualSingles) {
     for (size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(batch[i].ids, tokenizer.encode(texts[i], pairs[i]).ids);
   }
   texts[200] = "\xff";
-  EXPECT_NE(error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode_batch(texts, {}, {}, 2); }).find("in row 200"), std::string::npos);
+  EXPECT_NE(error_of(ErrorCode::invalid_argument, [&] { tokenizer.encode_batch(texts, {}, {}, 2); }).find("in row 200"),
+            std::string::npos);
 }
 
 /// A byte-level BPE with merges for " cat".
 json small_roberta() {
   json vocabulary = {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}};
-  for (const char* token : {"a", "b", "c", "t", "\u0120", "\u00c3", "\u00a9", "at", "\u0120c", "\u0120cat", "."}) vocabulary[token] = vocabulary.size();
+  for (const char* token : {"a", "b", "c", "t", "\u0120", "\u00c3", "\u00a9", "at", "\u0120c", "\u0120cat", "."})
+    vocabulary[token] = vocabulary.size();
   return {{"added_tokens", {special("<s>", 0), special("<pad>", 1), special("</s>", 2), special("<unk>", 3)}},
           {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}}},
-          {"post_processor", {{"type", "RobertaProcessing"}, {"sep", {"</s>", 2}}, {"cls", {"<s>", 0}}, {"trim_offsets", true}, {"add_prefix_space", false}}},
+          {"post_processor",
+           {{"type", "RobertaProcessing"},
+            {"sep", {"</s>", 2}},
+            {"cls", {"<s>", 0}},
+            {"trim_offsets", true},
+            {"add_prefix_space", false}}},
           {"decoder", {{"type", "ByteLevel"}}},
           {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", {"a t", "\u0120 c", {"\u0120c", "at"}}}}}};
 }
@@ -171,7 +212,8 @@ TEST(ByteLevelBpe, MergesTrimsAndDecodes) {
   Tokenizer tokenizer = make(small_roberta());
   Encoding e = tokenizer.encode("cat cat.\u00e9", "b");
   auto id = [&](const char* token) { return *tokenizer.id_of(token); };
-  EXPECT_EQ(e.ids, (std::vector<int32_t>{0, id("c"), id("at"), id("\u0120cat"), id("."), id("\u00c3"), id("\u00a9"), 2, 2, id("b"), 2}));
+  EXPECT_EQ(e.ids, (std::vector<int32_t>{0, id("c"), id("at"), id("\u0120cat"), id("."), id("\u00c3"), id("\u00a9"), 2,
+                                         2, id("b"), 2}));
   EXPECT_EQ(e.offsets[3], (TextSpan{4, 7}));
   EXPECT_EQ(e.offsets[5], (TextSpan{8, 9}));
   EXPECT_EQ(e.offsets[6], (TextSpan{8, 9}));
@@ -188,7 +230,8 @@ TEST(ByteLevelBpe, LongWordsMergeLikeShortOnes) {
   for (int i = 0; i < 40; ++i) word += "cat";
   Encoding e = tokenizer.encode(word, std::nullopt, {.add_special_tokens = false});
   ASSERT_EQ(e.size(), 80);
-  for (int64_t i = 0; i < e.size(); ++i) EXPECT_EQ(tokenizer.token_of(e.ids[static_cast<size_t>(i)]), i % 2 == 0 ? "c" : "at");
+  for (int64_t i = 0; i < e.size(); ++i)
+    EXPECT_EQ(tokenizer.token_of(e.ids[static_cast<size_t>(i)]), i % 2 == 0 ? "c" : "at");
 }
 
 TEST(ByteLevelBpe, RefusesBrokenMerges) {
@@ -202,11 +245,13 @@ TEST(ByteLevelBpe, RefusesBrokenMerges) {
   EXPECT_NE(error_of(ErrorCode::unsupported, [&] { make(description); }).find("dropout"), std::string::npos);
 }
 
-/// Every value of a description replaced by values of other types: an error that blames the file, or a tokenizer that works.
+/// Every value of a description replaced by values of other types: an error that blames the file, or a tokenizer that
+/// works.
 void mutate_everywhere(const json& whole) {
   json flat = whole.flatten();
   for (const auto& item : flat.items()) {
-    for (const json& other : {json(), json(true), json(-1), json(1e30), json("x"), json::array(), json::object(), json(4000000000u)}) {
+    for (const json& other :
+         {json(), json(true), json(-1), json(1e30), json("x"), json::array(), json::object(), json(4000000000u)}) {
       json changed = whole;
       changed[json::json_pointer(item.key())] = other;
       try {
@@ -225,7 +270,8 @@ TEST(Tokenizer, WrongTypesAreErrors) {
 
 TEST(Tokenizer, MissingFilesAndTokens) {
   error_of(ErrorCode::not_found, [] { Tokenizer::load("/no/such/folder"); });
-  std::filesystem::path folder = std::filesystem::temp_directory_path() / ("octet_tokenizer_" + std::to_string(::getpid()));
+  std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("octet_tokenizer_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
   EXPECT_NE(error_of(ErrorCode::not_found, [&] { Tokenizer::load(folder); }).find("vocab.txt"), std::string::npos);
   std::ofstream(folder / "vocab.txt") << "[PAD]\n[UNK]\n[CLS]\nthe\n";

@@ -1,7 +1,7 @@
 // Attention on register tiles. Arithmetic as in ref/attention.cpp, so 8-bit rows give its bits.
 //
-// Work is split over (row of the batch, head), and over blocks of queries too when those are few. Dynamic: a first loop over tokens
-// finds the ranges of q and k; they need memory of `tokens`, which the calling thread keeps.
+// Work is split over (row of the batch, head), and over blocks of queries too when those are few. Dynamic: a first loop
+// over tokens finds the ranges of q and k; they need memory of `tokens`, which the calling thread keeps.
 #include "kernels/cpu/split.h"
 
 namespace octet::kernels::cpu {
@@ -29,7 +29,8 @@ int64_t scratch_bytes(const AttentionDesc& d, int64_t max_length, int threads) n
 }
 
 // [tokens] inv_scale, then [tokens] scale.
-void token_ranges(const RowOps& ops, const float* x, int64_t ld, int64_t n, int64_t tokens, const Launch& launch, float* range) {
+void token_ranges(const RowOps& ops, const float* x, int64_t ld, int64_t n, int64_t tokens, const Launch& launch,
+                  float* range) {
   parallel(launch, tokens, token_grain(launch, tokens, n), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       DynamicRange found = dynamic_range(ops.amax(x + i * ld, n));
@@ -45,7 +46,8 @@ void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) n
   if (d.dynamic) {
     ranges.resize(static_cast<size_t>(4 * a.tokens));
     token_ranges(ops, static_cast<const float*>(a.q), a.ldq, d.heads * d.head_dim, a.tokens, launch, ranges.data());
-    token_ranges(ops, static_cast<const float*>(a.k), a.ldk, d.heads * d.head_dim, a.tokens, launch, ranges.data() + 2 * a.tokens);
+    token_ranges(ops, static_cast<const float*>(a.k), a.ldk, d.heads * d.head_dim, a.tokens, launch,
+                 ranges.data() + 2 * a.tokens);
   }
   constexpr int64_t kLeastQueries = 112;
   int64_t heads = a.rows * d.heads, blocks = 1, threads = threads_of(launch);

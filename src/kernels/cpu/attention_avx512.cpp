@@ -1,10 +1,16 @@
 // Attention of one head, AVX-512.
 #include "kernels/cpu/simd_avx512.h"
+
 #include "kernels/cpu/vector_math.h"
+
 #include "kernels/cpu/dot_madd512.h"
+
 #include "kernels/cpu/dot_f32.h"
+
 #include "kernels/cpu/tile.h"
+
 #include "kernels/cpu/attention_tile.h"
+
 #include "kernels/cpu/scores_tile.h"
 
 namespace octet::kernels::avx512 {

@@ -1,8 +1,9 @@
 // Attention of one head on register tiles: s = q k^T, softmax in 16 lanes, p quantized, y = p v. Include after tile.h.
 //
-// K of the head is packed as the weights of a GEMM with n = length, k = head_dim (panels [step][columns][values of a step], each
-// after its compensation), V as one with n = head_dim, k = length (groups of tokens side by side). A tile of queries runs over all keys into an
-// f32 buffer [rows][padded length], so any length works; its probabilities go into slabs. Dot::kGroup == 1 is f32 throughout.
+// K of the head is packed as the weights of a GEMM with n = length, k = head_dim (panels [step][columns][values of a
+// step], each after its compensation), V as one with n = head_dim, k = length (groups of tokens side by side). A tile
+// of queries runs over all keys into an f32 buffer [rows][padded length], so any length works; its probabilities go
+// into slabs. Dot::kGroup == 1 is f32 throughout.
 #pragma once
 
 namespace octet::kernels {
@@ -100,7 +101,8 @@ void pack_values(const void* const* row, int64_t head_dim, unsigned char* v, int
   });
 }
 
-// All keys and values of the head. key(j) and value(j) give a row of head_dim values; value's result lives until kGroup calls later.
+// All keys and values of the head. key(j) and value(j) give a row of head_dim values; value's result lives until kGroup
+// calls later.
 template <class Dot, class Key>
 void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key key) {
   constexpr int64_t C = Dot::kVectors * 16;
@@ -147,8 +149,8 @@ inline float softmax_exp(float* s, int64_t n) {
 
 // Scores of a tile of queries: s[r][j] = fma(acc (* q_scale[r]), scale (* k_scale[j]), bias[r][j]).
 template <class Dot>
-void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float scale, const float* bias, int64_t bias_stride,
-                 const float* q_scale, const float* k_scale) {
+void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float scale, const float* bias,
+                 int64_t bias_stride, const float* q_scale, const float* k_scale) {
   constexpr int64_t C = HeadBuffers<Dot>::kColumns;
   alignas(64) int32_t c[Dot::kRows * C];
   for (int64_t j = 0; j < length; j += C) {
@@ -173,7 +175,8 @@ void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float sca
 
 // Probabilities of one row of scores into its slabs.
 template <class Dot>
-void store_probabilities(const AttentionArgs& a, const float* s, float inverse, int64_t length, int rows, unsigned char* slabs) {
+void store_probabilities(const AttentionArgs& a, const float* s, float inverse, int64_t length, int rows,
+                         unsigned char* slabs) {
   F factor = set1(inverse), inv_scale = set1(a.p_inv_scale);
   Limits limits(0, a.p_lo, a.p_hi);
   by_chunks(length, rows, 4 / Dot::kGroup, [&](int64_t at, int64_t first, int64_t values) {
@@ -197,7 +200,8 @@ void store_probabilities(const AttentionArgs& a, const float* s, float inverse, 
 }
 
 template <class Dot>
-void tile_context(const AttentionDesc& d, const AttentionArgs& a, const HeadBuffers<Dot>& at, int64_t token, int rows, int64_t column) {
+void tile_context(const AttentionDesc& d, const AttentionArgs& a, const HeadBuffers<Dot>& at, int64_t token, int rows,
+                  int64_t column) {
   constexpr int64_t C = HeadBuffers<Dot>::kColumns;
   alignas(64) int32_t c[Dot::kRows * C];
   int64_t bytes = bytes_of(d.y), line = a.ldy * bytes;
@@ -238,7 +242,9 @@ inline void value_ranges(const float* v, int64_t ld, int64_t length, int64_t hea
 }
 inline void quantize_values(const float* x, int64_t n, const float* inv_scale, int8_t* y) {
   Limits limits(0, -127, 127);
-  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), load(inv_scale + c, lanes), limits), lanes); });
+  by_lanes(n, [&](int64_t c, auto lanes) {
+    store_8(y + c, quantize(load(x + c, lanes), load(inv_scale + c, lanes), limits), lanes);
+  });
 }
 
 template <class Dot>
@@ -251,7 +257,9 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
   int64_t length = work.length, head_dim = d.head_dim, column = work.head * head_dim;
   HeadBuffers<Dot> at(length, head_dim, scratch);
   int64_t bytes = d.dynamic ? 4 : HeadBuffers<Dot>::kGroupBytes;
-  auto row = [&](const void* x, int64_t ld, int64_t i) { return (const unsigned char*)x + ((work.first + i) * ld + column) * bytes; };
+  auto row = [&](const void* x, int64_t ld, int64_t i) {
+    return (const unsigned char*)x + ((work.first + i) * ld + column) * bytes;
+  };
   int64_t row_stride = pad_to(head_dim, 16);
   if (d.dynamic) value_ranges((const float*)row(a.v, a.ldv, 0), a.ldv, length, head_dim, at.channels);
   pack_keys<Dot>(at, length, head_dim, [&](int64_t j) -> const void* {

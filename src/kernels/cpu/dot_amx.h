@@ -1,5 +1,5 @@
-// The u8 x s8 dot of AMX-INT8 on tiles of 32 rows x 32 columns: 64 values a tile step, exact. Panels are those of AVX512-VNNI, padded to
-// whole tiles. Include after simd_avx512.h and tile.h.
+// The u8 x s8 dot of AMX-INT8 on tiles of 32 rows x 32 columns: 64 values a tile step, exact. Panels are those of
+// AVX512-VNNI, padded to whole tiles. Include after simd_avx512.h and tile.h.
 #pragma once
 
 namespace octet::kernels {
@@ -15,11 +15,11 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Tiles 0..3: sums of two halves of rows x two vectors of columns; 4, 5: x; 6, 7: weights. The barriers are there because the
-// compiler does not see what the tile instructions read.
+// Tiles 0..3: sums of two halves of rows x two vectors of columns; 4, 5: x; 6, 7: weights. The barriers are there
+// because the compiler does not see what the tile instructions read.
 template <>
-void accumulate_rows<DotInt, DotInt::kRows>(int rows, const unsigned char* slabs, int64_t steps, const unsigned char* w, const int32_t* init,
-                                            int32_t* c) {
+void accumulate_rows<DotInt, DotInt::kRows>(int rows, const unsigned char* slabs, int64_t steps, const unsigned char* w,
+                                            const int32_t* init, int32_t* c) {
   constexpr int64_t kLine = DotInt::kVectors * 64;
   int upper = rows < 16 ? rows : 16, lower = rows - upper;
   TileConfig config;

@@ -11,7 +11,8 @@ struct DotInt {
   static I init(const int32_t* from) { return from != nullptr ? load(from, Whole{}) : set1_int(0); }
   static __m256i broadcast(const unsigned char* x) { return _mm256_set1_epi32(*(const int32_t*)x); }
   static I weights(const unsigned char* w) {
-    return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w)), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + 16)))};
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w)),
+            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(w + 16)))};
   }
   static I dot(I acc, __m256i x, I w) {
     return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(x, w.a)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(x, w.b))};

@@ -1,5 +1,5 @@
-// Elementwise operations on vector rows. Arithmetic as in ref/elementwise.cpp. Work is split over tokens, or over rows of the batch
-// for fake_quant_row_channel.
+// Elementwise operations on vector rows. Arithmetic as in ref/elementwise.cpp. Work is split over tokens, or over rows
+// of the batch for fake_quant_row_channel.
 #include "kernels/cpu/split.h"
 
 namespace octet::kernels::cpu {
@@ -14,7 +14,8 @@ const char* refuse(const ElementwiseDesc& d, const Target& target) noexcept {
     case ElementwiseKind::normalize:
     case ElementwiseKind::convert: return is_float(d.x) && is_float(d.y) ? nullptr : "needs float types";
     case ElementwiseKind::quantize: return is_float(d.x) && is_8bit(d.y) ? nullptr : "needs a float x and an 8-bit y";
-    case ElementwiseKind::quantize_token: return is_float(d.x) && d.y == DType::s8 ? nullptr : "needs a float x and an s8 y";
+    case ElementwiseKind::quantize_token:
+      return is_float(d.x) && d.y == DType::s8 ? nullptr : "needs a float x and an s8 y";
     case ElementwiseKind::dequantize: return is_8bit(d.x) && is_float(d.y) ? nullptr : "needs an 8-bit x and a float y";
     case ElementwiseKind::fake_quant:
     case ElementwiseKind::fake_quant_token:
@@ -29,13 +30,16 @@ void run_token(const RowOps& ops, const ElementwiseDesc& d, const ElementwiseArg
   char* y = static_cast<char*>(a.y) + i * n * size_of(d.y);
   const Requant& q = a.requant;
   if (d.kind == ElementwiseKind::fake_quant) {
-    ops.fake_quant(reinterpret_cast<const float*>(x), n, reinterpret_cast<float*>(y), q.inv_scale, a.scale, false, q.zero_point, q.lo, q.hi);
+    ops.fake_quant(reinterpret_cast<const float*>(x), n, reinterpret_cast<float*>(y), q.inv_scale, a.scale, false,
+                   q.zero_point, q.lo, q.hi);
     return;
   }
   ops.load(row, n, x, d.x, a.scale, q.zero_point);
   switch (d.kind) {
     case ElementwiseKind::activation: ops.activate(row, n, d.activation); break;
-    case ElementwiseKind::add: ops.add(row, n, static_cast<const char*>(a.x2) + i * n * size_of(d.x), d.x, nullptr, 0); break;
+    case ElementwiseKind::add:
+      ops.add(row, n, static_cast<const char*>(a.x2) + i * n * size_of(d.x), d.x, nullptr, 0);
+      break;
     case ElementwiseKind::normalize: ops.l2_normalize(row, n); break;
     case ElementwiseKind::quantize_token: {
       DynamicRange range = dynamic_range(ops.amax(row, n));
@@ -53,7 +57,8 @@ void run_token(const RowOps& ops, const ElementwiseDesc& d, const ElementwiseArg
   ops.store(row, n, y, d.y, q);
 }
 
-void run_row_channel(const RowOps& ops, const ElementwiseDesc& d, const ElementwiseArgs& a, int64_t first, int64_t last, float* memory) {
+void run_row_channel(const RowOps& ops, const ElementwiseDesc& d, const ElementwiseArgs& a, int64_t first, int64_t last,
+                     float* memory) {
   float *top = memory, *inv_scale = memory + d.n, *scale = memory + 2 * d.n;
   const float* x = static_cast<const float*>(a.x);
   std::fill_n(top, d.n, 0.0f);
@@ -64,7 +69,8 @@ void run_row_channel(const RowOps& ops, const ElementwiseDesc& d, const Elementw
     scale[c] = range.scale;
   }
   for (int64_t i = first; i < last; ++i)
-    ops.fake_quant(x + i * d.n, d.n, static_cast<float*>(a.y) + i * d.n, inv_scale, scale, false, 0, a.requant.lo, a.requant.hi);
+    ops.fake_quant(x + i * d.n, d.n, static_cast<float*>(a.y) + i * d.n, inv_scale, scale, false, 0, a.requant.lo,
+                   a.requant.hi);
 }
 
 template <const RowOps& ops>
@@ -72,7 +78,8 @@ void run(const ElementwiseDesc& d, const ElementwiseArgs& a, const Launch& launc
   if (d.kind == ElementwiseKind::fake_quant_row_channel) {
     parallel(launch, a.rows, 1, [&](int64_t begin, int64_t end) {
       float* memory = reinterpret_cast<float*>(thread_memory(d.n * 12));
-      for (int64_t row = begin; row < end; ++row) run_row_channel(ops, d, a, a.offsets[row], a.offsets[row + 1], memory);
+      for (int64_t row = begin; row < end; ++row)
+        run_row_channel(ops, d, a, a.offsets[row], a.offsets[row + 1], memory);
     });
     return;
   }

@@ -1,9 +1,10 @@
-// GEMM on register tiles: y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), requantized when y is 8-bit.
+// GEMM on register tiles: y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), requantized when y is
+// 8-bit.
 //
 // Packed weights: panels of `columns` rows of w, each [step][columns][4 s8 | 2 s8 | 1 f32], zeros where n or k end;
-// a panel of 8-bit weights starts with [columns] s32: -128 * sum_k w where s8 x is stored as u8 + 128, else 0. k is not blocked: a
-// tile keeps its accumulators in registers over all of k, so a row's result depends on nothing but its own values.
-// Work is split into blocks of tiles x groups of panels; a block copies its rows of x once (cpu/isa.h, slabs).
+// a panel of 8-bit weights starts with [columns] s32: -128 * sum_k w where s8 x is stored as u8 + 128, else 0. k is not
+// blocked: a tile keeps its accumulators in registers over all of k, so a row's result depends on nothing but its own
+// values. Work is split into blocks of tiles x groups of panels; a block copies its rows of x once (cpu/isa.h, slabs).
 #include <cstring>
 
 #include "kernels/cpu/split.h"
@@ -37,7 +38,8 @@ void pack_s8_panel(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int
     if (tile.group == 4) {
       int64_t whole = d.k / 4;
       for (int64_t s = 0; s < whole; ++s) std::memcpy(to + (s * tile.columns + j) * 4, row + s * 4, 4);
-      if (whole * 4 < d.k) std::memcpy(to + (whole * tile.columns + j) * 4, row + whole * 4, static_cast<size_t>(d.k - whole * 4));
+      if (whole * 4 < d.k)
+        std::memcpy(to + (whole * tile.columns + j) * 4, row + whole * 4, static_cast<size_t>(d.k - whole * 4));
     } else {
       for (int64_t i = 0; i < d.k; ++i) to[(i / 2 * tile.columns + j) * 2 + i % 2] = static_cast<unsigned char>(row[i]);
     }
@@ -122,7 +124,8 @@ const char* refuse_f32(const GemmDesc& d, const Target& target) noexcept {
 }
 
 // ---------------------------------------------------------------- sums in f64
-// Panels of 16 columns, [k][16], padded with zeros. For the simulated graph: its sums must not add rounding that quantizers turn into steps.
+// Panels of 16 columns, [k][16], padded with zeros. For the simulated graph: its sums must not add rounding that
+// quantizers turn into steps.
 constexpr int64_t kExactColumns = 16;
 
 const char* refuse_exact(const GemmDesc& d, const Target& target) noexcept {
@@ -132,12 +135,15 @@ const char* refuse_exact(const GemmDesc& d, const Target& target) noexcept {
   if (d.activation != Activation::none) return "has no activation";
   return nullptr;
 }
-int64_t packed_bytes_exact(const GemmDesc& d) noexcept { return divide_up(d.n, kExactColumns) * kExactColumns * d.k * 4; }
+int64_t packed_bytes_exact(const GemmDesc& d) noexcept {
+  return divide_up(d.n, kExactColumns) * kExactColumns * d.k * 4;
+}
 void pack_exact(const GemmDesc& d, const void* w, unsigned char* packed) noexcept {
   auto* out = reinterpret_cast<float*>(packed);
   for (int64_t j = 0; j < d.n; j += kExactColumns)
     for (int64_t c = 0; c < d.k; ++c)
-      for (int64_t l = 0; l < kExactColumns; ++l) *out++ = j + l < d.n ? static_cast<const float*>(w)[(j + l) * d.k + c] : 0.0f;
+      for (int64_t l = 0; l < kExactColumns; ++l)
+        *out++ = j + l < d.n ? static_cast<const float*>(w)[(j + l) * d.k + c] : 0.0f;
 }
 void run_exact(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
   int64_t pairs = divide_up(a.m, 2);
@@ -151,7 +157,8 @@ void run_exact(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexc
         avx2::dot_f64(x, rows == 2 ? x + a.ldx : x, reinterpret_cast<const float*>(a.packed) + j * d.k, d.k, sums);
         for (int r = 0; r < rows; ++r)
           for (int64_t l = 0; l < std::min(kExactColumns, d.n - j); ++l)
-            static_cast<float*>(a.y)[(i + r) * a.ldy + j + l] = static_cast<float>(sums[r * kExactColumns + l] + (d.bias ? a.bias[j + l] : 0.0f));
+            static_cast<float*>(a.y)[(i + r) * a.ldy + j + l] =
+                static_cast<float>(sums[r * kExactColumns + l] + (d.bias ? a.bias[j + l] : 0.0f));
       }
   });
 }

@@ -1,9 +1,14 @@
 // GEMM tiles, AVX2.
 #include "kernels/cpu/simd_avx2.h"
+
 #include "kernels/cpu/vector_math.h"
+
 #include "kernels/cpu/dot_madd256.h"
+
 #include "kernels/cpu/dot_f32.h"
+
 #include "kernels/cpu/tile.h"
+
 #include "kernels/cpu/gemm_tile.h"
 
 namespace octet::kernels::avx2 {

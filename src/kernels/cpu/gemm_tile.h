@@ -13,8 +13,8 @@ void copy_rows(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned
 
 // Sixteen columns of all rows of the tile.
 template <class N>
-inline __attribute__((always_inline)) void finish_int(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int stride, int64_t row,
-                                                      int rows, int64_t column, N lanes) {
+inline __attribute__((always_inline)) void finish_int(const GemmDesc& d, const GemmArgs& a, const int32_t* c,
+                                                      int stride, int64_t row, int rows, int64_t column, N lanes) {
   F scale = load(a.scale + column, lanes), bias = d.bias ? load(a.bias + column, lanes) : zero();
   const float* row_scale = d.row_scale ? a.row_scale + row : nullptr;
   Activation activation = d.activation;
@@ -30,8 +30,8 @@ inline __attribute__((always_inline)) void finish_int(const GemmDesc& d, const G
 }
 
 template <class N>
-inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int stride, int64_t row,
-                                                      int rows, int64_t column, N lanes) {
+inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const GemmArgs& a, const int32_t* c,
+                                                      int stride, int64_t row, int rows, int64_t column, N lanes) {
   F bias = d.bias ? load(a.bias + column, lanes) : zero();
   Activation activation = d.activation;
   Output out(d.y, a.requant);
@@ -44,8 +44,8 @@ inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const G
 
 // A panel of 8-bit weights starts with one compensation a column.
 template <class Dot>
-void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row, int rows,
-             int64_t column) {
+void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
+             int rows, int64_t column) {
   constexpr int C = Dot::kVectors * 16;
   alignas(64) int32_t c[Dot::kRows * C], init[C];
   memcpy(init, panel, sizeof(init));
@@ -54,22 +54,25 @@ void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
   int64_t steps = steps_of<Dot>(d.k);
   accumulate_rows<Dot>(rows, slabs, steps, panel + C * 4, init, c);
   int64_t left = d.n - column;
-  by_lanes(left < C ? left : C, [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });
+  by_lanes(left < C ? left : C,
+           [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });
 }
 
 template <class Dot>
-void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row, int rows,
-             int64_t column) {
+void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
+             int rows, int64_t column) {
   constexpr int C = Dot::kVectors * 16;
   alignas(64) int32_t c[Dot::kRows * C];
   accumulate_rows<Dot>(rows, slabs, d.k, panel, nullptr, c);
   int64_t left = d.n - column;
-  by_lanes(left < C ? left : C, [&](int64_t j, auto lanes) { finish_f32(d, a, c + j, C, row, rows, column + j, lanes); });
+  by_lanes(left < C ? left : C,
+           [&](int64_t j, auto lanes) { finish_f32(d, a, c + j, C, row, rows, column + j, lanes); });
 }
 
 template <class Dot>
 constexpr cpu::GemmTile int_tile() {
-  return {Dot::kRows, Dot::kVectors * 16, Dot::kGroup, Dot::kWeightBytes, Dot::kStepMultiple, Dot::kGroup == 4, copy_rows<Dot>, run_int<Dot>};
+  return {Dot::kRows,         Dot::kVectors * 16, Dot::kGroup,    Dot::kWeightBytes,
+          Dot::kStepMultiple, Dot::kGroup == 4,   copy_rows<Dot>, run_int<Dot>};
 }
 template <class Dot>
 constexpr cpu::GemmTile f32_tile() {

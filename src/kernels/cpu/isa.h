@@ -1,5 +1,5 @@
-// What each instruction set supplies, as plain tables of functions: work on one row, one tile or one head, single-threaded. The files
-// beside this one split the work over threads.
+// What each instruction set supplies, as plain tables of functions: work on one row, one tile or one head,
+// single-threaded. The files beside this one split the work over threads.
 #pragma once
 
 #include <stddef.h>
@@ -32,32 +32,33 @@ struct RowOps {
   /// s8 with one inv_scale, [-127, 127].
   void (*store_token)(const float* x, int64_t n, int8_t* y, float inv_scale);
   /// y = dequantize(quantize(x)); scale and inv_scale are per channel, or one value when `uniform`.
-  void (*fake_quant)(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform, int32_t zero_point,
-                     int32_t lo, int32_t hi);
+  void (*fake_quant)(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform,
+                     int32_t zero_point, int32_t lo, int32_t hi);
 };
 
-/// A register tile of a GEMM: `rows` x `columns`. Rows of x are copied into slabs: chunk c of the row's bytes (of kChunk) lies at
-/// slabs + c * rows * kStride + r * kStride, so that a row is a constant displacement and rows do not collide in the cache.
+/// A register tile of a GEMM: `rows` x `columns`. Rows of x are copied into slabs: chunk c of the row's bytes (of
+/// kChunk) lies at slabs + c * rows * kStride + r * kStride, so that a row is a constant displacement and rows do not
+/// collide in the cache.
 constexpr int64_t kChunk = 1024;
 constexpr int64_t kStride = kChunk + 64;
 
 struct GemmTile {
   int rows;
   int columns;
-  int group;         ///< values of k that one dot instruction takes
-  int weight_bytes;  ///< of a step of one column
-  int step_multiple; ///< packed steps are padded to
-  bool offset_x;     ///< s8 x is stored as u8, + 128; packed weights carry the compensation
+  int group;          ///< values of k that one dot instruction takes
+  int weight_bytes;   ///< of a step of one column
+  int step_multiple;  ///< packed steps are padded to
+  bool offset_x;      ///< s8 x is stored as u8, + 128; packed weights carry the compensation
   /// Copies `rows` rows of k values into slabs, padded with zeros to whole groups.
   void (*copy)(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned char* slabs);
   /// y[row .. row+rows, column .. column+columns) from slabs and one panel.
-  void (*run)(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row, int rows,
-              int64_t column);
+  void (*run)(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
+              int rows, int64_t column);
 };
 
 /// Attention of one head of one row of the batch.
 struct HeadWork {
-  int64_t first;    ///< token
+  int64_t first;  ///< token
   int64_t length;
   int64_t head;
   const float* q_range;  ///< dynamic: [tokens] inv_scale, then [tokens] scale
@@ -77,8 +78,8 @@ struct ScoresTile {
   /// `line`: the head's [length, length] scores.
   void (*scores)(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t head, float* line,
                  unsigned char* scratch);
-  void (*context)(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t head, const float* line,
-                  unsigned char* scratch);
+  void (*context)(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t head,
+                  const float* line, unsigned char* scratch);
 };
 
 }  // namespace octet::kernels::cpu

@@ -8,7 +8,7 @@ namespace octet::kernels::cpu {
 namespace {
 
 struct Free {
-  void operator()(unsigned char* p) const noexcept { ::operator delete(p, std::align_val_t{64}); }
+  void operator()(unsigned char* p) const noexcept { ::operator delete (p, std::align_val_t{64}); }
 };
 
 }  // namespace
@@ -19,7 +19,7 @@ unsigned char* thread_memory(int64_t bytes) {
   if (bytes > size) {
     memory.reset();
     size = bytes + bytes / 4;
-    memory.reset(static_cast<unsigned char*>(::operator new(static_cast<size_t>(size), std::align_val_t{64})));
+    memory.reset(static_cast<unsigned char*>(::operator new (static_cast<size_t>(size), std::align_val_t{64})));
   }
   return memory.get();
 }

@@ -1,5 +1,5 @@
-// LayerNorm and embedding on vector rows: each token is gathered into an f32 row in the first-level cache, normalized there and
-// stored once for each output. Arithmetic and order as in ref/norm.cpp. Work is split over tokens.
+// LayerNorm and embedding on vector rows: each token is gathered into an f32 row in the first-level cache, normalized
+// there and stored once for each output. Arithmetic and order as in ref/norm.cpp. Work is split over tokens.
 #include "kernels/cpu/split.h"
 
 namespace octet::kernels::cpu {
@@ -14,7 +14,8 @@ const char* refuse_outputs(int outputs, const OutputDesc* y) noexcept {
   return nullptr;
 }
 
-void store_outputs(const RowOps& ops, const float* x, int64_t n, int64_t i, int outputs, const OutputDesc* desc, const NormOutput* out) {
+void store_outputs(const RowOps& ops, const float* x, int64_t n, int64_t i, int outputs, const OutputDesc* desc,
+                   const NormOutput* out) {
   for (int o = 0; o < outputs; ++o) {
     auto* y = static_cast<unsigned char*>(out[o].y) + i * n * size_of(desc[o].dtype);
     if (!desc[o].per_token) {
@@ -67,8 +68,7 @@ void run_embed(const EmbedDesc& d, const EmbedArgs& a, const Launch& launch) noe
         const char* row = static_cast<const char*>(a.table[t]) + index * d.n * size_of(d.table[t]);
         if (d.table[t] == DType::s8)
           ops.load_row_scale(x, d.n, reinterpret_cast<const int8_t*>(row), a.table_scale[t][index], t != 0);
-        else
-          (t == 0 ? ops.load : ops.add)(x, d.n, row, d.table[t], nullptr, 0);
+        else (t == 0 ? ops.load : ops.add)(x, d.n, row, d.table[t], nullptr, 0);
       }
       if (d.norm) ops.layer_norm(x, d.n, a.gamma, a.beta, a.epsilon);
       store_outputs(ops, x, d.n, i, d.outputs, d.y, a.out);

@@ -8,13 +8,19 @@ namespace {
 
 // fn(c, values) for each sixteen of a row of any element type.
 template <class Fn>
-inline __attribute__((always_inline)) void by_values(int64_t n, const void* data, DType type, const float* scale, int32_t zero_point,
-                                                     Fn fn) {
+inline __attribute__((always_inline)) void by_values(int64_t n, const void* data, DType type, const float* scale,
+                                                     int32_t zero_point, Fn fn) {
   I zero = set1_int(zero_point);
   switch (type) {
-    case DType::f32: by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load((const float*)data + c, lanes), lanes); }); break;
-    case DType::f16: by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load_f16((const uint16_t*)data + c, lanes), lanes); }); break;
-    case DType::bf16: by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load_bf16((const uint16_t*)data + c, lanes), lanes); }); break;
+    case DType::f32:
+      by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load((const float*)data + c, lanes), lanes); });
+      break;
+    case DType::f16:
+      by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load_f16((const uint16_t*)data + c, lanes), lanes); });
+      break;
+    case DType::bf16:
+      by_lanes(n, [&](int64_t c, auto lanes) { fn(c, load_bf16((const uint16_t*)data + c, lanes), lanes); });
+      break;
     case DType::u8:
       by_lanes(n, [&](int64_t c, auto lanes) {
         I q = sub_int(load_u8((const uint8_t*)data + c, lanes), zero);
@@ -88,7 +94,8 @@ float row_amax(const float* x, int64_t n) {
   return fold_max(top);
 }
 void row_amax_channels(float* top, const float* x, int64_t n) {
-  by_lanes(n, [&](int64_t c, auto lanes) { store(top + c, max(abs(load(x + c, lanes)), load(top + c, lanes)), lanes); });
+  by_lanes(n,
+           [&](int64_t c, auto lanes) { store(top + c, max(abs(load(x + c, lanes)), load(top + c, lanes)), lanes); });
 }
 
 void row_store(const float* x, int64_t n, void* y, DType type, const Requant& requant) {
@@ -105,8 +112,8 @@ void row_store_token(const float* x, int64_t n, int8_t* y, float inv_scale) {
   by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, limits), lanes); });
 }
 
-void row_fake_quant(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform, int32_t zero_point,
-                    int32_t lo, int32_t hi) {
+void row_fake_quant(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform,
+                    int32_t zero_point, int32_t lo, int32_t hi) {
   F inverse = set1(*inv_scale), back = set1(*scale);
   Limits limits(zero_point, lo, hi);
   by_lanes(n, [&](int64_t c, auto lanes) {
@@ -115,9 +122,9 @@ void row_fake_quant(const float* x, int64_t n, float* y, const float* inv_scale,
   });
 }
 
-constexpr cpu::RowOps kRows = {row_load,         row_add,     row_load_scaled, row_max,     row_layer_norm, row_l2_normalize, row_divide,
-                               row_activate,     softmax_row, row_amax,        row_amax_channels, row_store, row_store_token,
-                               row_fake_quant};
+constexpr cpu::RowOps kRows = {row_load,          row_add,    row_load_scaled, row_max,       row_layer_norm,
+                               row_l2_normalize,  row_divide, row_activate,    softmax_row,   row_amax,
+                               row_amax_channels, row_store,  row_store_token, row_fake_quant};
 
 }  // namespace
 }  // namespace octet::kernels

@@ -27,8 +27,8 @@ void scores_of_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int
 }
 
 template <class Dot>
-void context_of_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t head, const float* line,
-                     unsigned char* scratch) {
+void context_of_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t head,
+                     const float* line, unsigned char* scratch) {
   int64_t head_dim = d.head_dim, width = d.heads * head_dim;
   HeadBuffers<Dot> at(length, head_dim, scratch);
   pack_all_values<Dot>(at, length, head_dim,
@@ -42,7 +42,8 @@ void context_of_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, in
   for (int64_t begin = 0; begin < length; begin += Dot::kRows) {
     int rows = (int)(length - begin < Dot::kRows ? length - begin : Dot::kRows);
     for (int r = 0; r < rows; ++r)
-      copy_row<Dot>((const unsigned char*)(line + (begin + r) * length), length, true, rows, at.p_slabs + r * cpu::kStride);
+      copy_row<Dot>((const unsigned char*)(line + (begin + r) * length), length, true, rows,
+                    at.p_slabs + r * cpu::kStride);
     tile_context<Dot>(desc, args, at, first + begin, rows, head * head_dim);
   }
 }

@@ -1,5 +1,5 @@
-// Sixteen f32 (F) or s32 (I) lanes on AVX2, as two registers, with whole and partial loads and stores. Partial ones never touch
-// memory past the end.
+// Sixteen f32 (F) or s32 (I) lanes on AVX2, as two registers, with whole and partial loads and stores. Partial ones
+// never touch memory past the end.
 #pragma once
 
 #include <immintrin.h>
@@ -23,7 +23,9 @@ struct Part {
   int n;
 };
 
-inline __m256i lane_mask(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+inline __m256i lane_mask(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 
 inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -50,7 +52,8 @@ inline F negate_if_negative(F x, F a) {
 }
 inline F keep(F x, Whole) { return x; }
 inline F keep(F x, Part p) {
-  return {_mm256_and_ps(x.a, _mm256_castsi256_ps(lane_mask(p.n))), _mm256_and_ps(x.b, _mm256_castsi256_ps(lane_mask(p.n - 8)))};
+  return {_mm256_and_ps(x.a, _mm256_castsi256_ps(lane_mask(p.n))),
+          _mm256_and_ps(x.b, _mm256_castsi256_ps(lane_mask(p.n - 8)))};
 }
 
 inline I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
@@ -69,7 +72,8 @@ inline F scale_if_greater(F p, F n, F a, F b) {
 
 inline F load(const float* p, Whole) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline F load(const float* p, Part n) {
-  return {_mm256_maskload_ps(p, lane_mask(n.n)), n.n > 8 ? _mm256_maskload_ps(p + 8, lane_mask(n.n - 8)) : _mm256_setzero_ps()};
+  return {_mm256_maskload_ps(p, lane_mask(n.n)),
+          n.n > 8 ? _mm256_maskload_ps(p + 8, lane_mask(n.n - 8)) : _mm256_setzero_ps()};
 }
 inline void store(float* p, F x, Whole) {
   _mm256_storeu_ps(p, x.a);
@@ -79,9 +83,12 @@ inline void store(float* p, F x, Part n) {
   _mm256_maskstore_ps(p, lane_mask(n.n), x.a);
   if (n.n > 8) _mm256_maskstore_ps(p + 8, lane_mask(n.n - 8), x.b);
 }
-inline I load(const int32_t* p, Whole) { return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))}; }
+inline I load(const int32_t* p, Whole) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))};
+}
 inline I load(const int32_t* p, Part n) {
-  return {_mm256_maskload_epi32(p, lane_mask(n.n)), n.n > 8 ? _mm256_maskload_epi32(p + 8, lane_mask(n.n - 8)) : _mm256_setzero_si256()};
+  return {_mm256_maskload_epi32(p, lane_mask(n.n)),
+          n.n > 8 ? _mm256_maskload_epi32(p + 8, lane_mask(n.n - 8)) : _mm256_setzero_si256()};
 }
 
 inline __m128i load_bytes(const void* p, Whole) { return _mm_loadu_si128((const __m128i*)p); }
@@ -142,7 +149,10 @@ inline F load_bf16(const void* p, N n) {
 }
 template <class N>
 inline void store_f16(void* p, F x, N n) {
-  store_halves(p, _mm256_set_m128i(_mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT), _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT)), n);
+  store_halves(p,
+               _mm256_set_m128i(_mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT),
+                                _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT)),
+               n);
 }
 inline __m256i bf16_bits(__m256 x) {
   __m256i bits = _mm256_castps_si256(x);

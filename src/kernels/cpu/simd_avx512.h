@@ -1,4 +1,5 @@
-// Sixteen f32 (F) or s32 (I) lanes on AVX-512, with whole and partial loads and stores. Partial ones never touch memory past the end.
+// Sixteen f32 (F) or s32 (I) lanes on AVX-512, with whole and partial loads and stores. Partial ones never touch memory
+// past the end.
 #pragma once
 
 // GCC 12 warns of its own undefined-value intrinsics.
@@ -46,7 +47,9 @@ inline I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
 inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 /// p * 2^n (exact here: no result is subnormal) where a > b, else 0.
-inline F scale_if_greater(F p, F n, F a, F b) { return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), p, n); }
+inline F scale_if_greater(F p, F n, F a, F b) {
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), p, n);
+}
 
 inline F load(const float* p, Whole) { return _mm512_loadu_ps(p); }
 inline F load(const float* p, Part n) { return _mm512_maskz_loadu_ps(n.mask(), p); }
@@ -63,21 +66,29 @@ inline void store_halves(void* p, __m256i x, Whole) { _mm256_storeu_si256((__m25
 inline void store_halves(void* p, __m256i x, Part n) { _mm256_mask_storeu_epi16(p, n.mask(), x); }
 
 template <class N>
-inline I load_s8(const void* p, N n) { return _mm512_cvtepi8_epi32(load_bytes(p, n)); }
+inline I load_s8(const void* p, N n) {
+  return _mm512_cvtepi8_epi32(load_bytes(p, n));
+}
 template <class N>
-inline I load_u8(const void* p, N n) { return _mm512_cvtepu8_epi32(load_bytes(p, n)); }
+inline I load_u8(const void* p, N n) {
+  return _mm512_cvtepu8_epi32(load_bytes(p, n));
+}
 /// The low byte of each lane.
 inline void store_8(void* p, I x, Whole) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
 inline void store_8(void* p, I x, Part n) { _mm_mask_storeu_epi8(p, n.mask(), _mm512_cvtepi32_epi8(x)); }
 
 template <class N>
-inline F load_f16(const void* p, N n) { return _mm512_cvtph_ps(load_halves(p, n)); }
+inline F load_f16(const void* p, N n) {
+  return _mm512_cvtph_ps(load_halves(p, n));
+}
 template <class N>
 inline F load_bf16(const void* p, N n) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_halves(p, n)), 16));
 }
 template <class N>
-inline void store_f16(void* p, F x, N n) { store_halves(p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT), n); }
+inline void store_f16(void* p, F x, N n) {
+  store_halves(p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT), n);
+}
 template <class N>
 inline void store_bf16(void* p, F x, N n) {
   I bits = _mm512_castps_si512(x);

@@ -57,7 +57,8 @@ void parallel_slots(const Launch& launch, int64_t items, const Body& body) {
 /// Tokens a range of a loop over tokens of n values: about 16 KB each, and several ranges a thread.
 inline int64_t token_grain(const Launch& launch, int64_t tokens, int64_t n) noexcept {
   int64_t by_size = std::max<int64_t>(1, 8192 / std::max<int64_t>(1, n));
-  return std::clamp<int64_t>(tokens / (4 * threads_of(launch)), 1, std::max<int64_t>(by_size, tokens / (16 * threads_of(launch))));
+  return std::clamp<int64_t>(tokens / (4 * threads_of(launch)), 1,
+                             std::max<int64_t>(by_size, tokens / (16 * threads_of(launch))));
 }
 
 /// This thread's memory of at least that many bytes, 64-byte aligned; valid until the next call on the thread.

@@ -1,8 +1,9 @@
-// The register tile shared by GEMM and attention: c[R][16 * vectors] = x . w. Include after a simd_*.h and vector_math.h, and after a Dot.
+// The register tile shared by GEMM and attention: c[R][16 * vectors] = x . w. Include after a simd_*.h and
+// vector_math.h, and after a Dot.
 //
-// A step takes 4 bytes of each row of x (4 u8, 2 s16 or 1 f32) and as many values of each column of w. x lies in slabs (cpu/isa.h); w
-// is [step][columns][4 u8 | 2 s8 | 1 f32]. A Dot names the instruction: Acc, kRows, kVectors, kGroup (values a step), kWeightBytes (a
-// step and column), kStepMultiple, init, broadcast, weights, dot, store.
+// A step takes 4 bytes of each row of x (4 u8, 2 s16 or 1 f32) and as many values of each column of w. x lies in slabs
+// (cpu/isa.h); w is [step][columns][4 u8 | 2 s8 | 1 f32]. A Dot names the instruction: Acc, kRows, kVectors, kGroup
+// (values a step), kWeightBytes (a step and column), kStepMultiple, init, broadcast, weights, dot, store.
 #pragma once
 
 #include <string.h>
@@ -46,7 +47,8 @@ void accumulate(const unsigned char* slabs, int64_t steps, const unsigned char* 
 
 /// The same for a number of rows known at run time, 1..R.
 template <class Dot, int R = Dot::kRows>
-void accumulate_rows(int rows, const unsigned char* slabs, int64_t steps, const unsigned char* w, const int32_t* init, int32_t* c) {
+void accumulate_rows(int rows, const unsigned char* slabs, int64_t steps, const unsigned char* w, const int32_t* init,
+                     int32_t* c) {
   if (rows == R) accumulate<Dot, R>(slabs, steps, w, init, c);
   else if constexpr (R > 1) accumulate_rows<Dot, R - 1>(rows, slabs, steps, w, init, c);
 }
@@ -65,17 +67,19 @@ inline int64_t steps_of(int64_t k) {
   return (steps + Dot::kStepMultiple - 1) / Dot::kStepMultiple * Dot::kStepMultiple;
 }
 
-/// Copies a row of k values into its slabs: f32 as it is; 8-bit widened to s16, or u8 with s8 + 128. Values past k in the last group
-/// meet zero weights.
+/// Copies a row of k values into its slabs: f32 as it is; 8-bit widened to s16, or u8 with s8 + 128. Values past k in
+/// the last group meet zero weights.
 template <class Dot>
 void copy_row(const unsigned char* x, int64_t k, bool is_signed, int rows, unsigned char* slabs) {
   if constexpr (Dot::kGroup == 1) {
-    by_chunks(k, rows, 4, [&](int64_t at, int64_t c, int64_t values) { memcpy(slabs + at, x + 4 * c, (size_t)values * 4); });
+    by_chunks(k, rows, 4,
+              [&](int64_t at, int64_t c, int64_t values) { memcpy(slabs + at, x + 4 * c, (size_t)values * 4); });
   } else if constexpr (Dot::kGroup == 2) {
     by_chunks(k, rows, 2, [&](int64_t at, int64_t c, int64_t values) {
       by_lanes(values, [&](int64_t i, auto lanes) {
         __m128i bytes = load_bytes(x + c + i, lanes);
-        _mm256_storeu_si256((__m256i*)(slabs + at + 2 * i), is_signed ? _mm256_cvtepi8_epi16(bytes) : _mm256_cvtepu8_epi16(bytes));
+        _mm256_storeu_si256((__m256i*)(slabs + at + 2 * i),
+                            is_signed ? _mm256_cvtepi8_epi16(bytes) : _mm256_cvtepu8_epi16(bytes));
       });
     });
   } else {

@@ -1,4 +1,5 @@
-// The formulas of core/int8.h on sixteen lanes: the same IEEE operations in the same order, so the same bits. Include after a simd_*.h.
+// The formulas of core/int8.h on sixteen lanes: the same IEEE operations in the same order, so the same bits. Include
+// after a simd_*.h.
 #pragma once
 
 #include <math.h>
@@ -77,7 +78,8 @@ inline F activate(Activation activation, F x) {
   return x;
 }
 
-/// Saturation before rounding and the zero point after it, in integers: the same result as int8::quantize, with fewer operations.
+/// Saturation before rounding and the zero point after it, in integers: the same result as int8::quantize, with fewer
+/// operations.
 struct Limits {
   F lo, hi;
   I zero_point;
@@ -88,8 +90,8 @@ inline I quantize(F x, F inv_scale, const Limits& limits) {
   return add_int(to_int(min(max(mul(x, inv_scale), limits.lo), limits.hi)), limits.zero_point);
 }
 
-/// Stores values of any element type. It holds what is the same for many stores: bytes written could alias the arguments, so the
-/// compiler would read those again for each.
+/// Stores values of any element type. It holds what is the same for many stores: bytes written could alias the
+/// arguments, so the compiler would read those again for each.
 struct Output {
   DType type;
   const float* inv_scales;

@@ -1,8 +1,8 @@
 // f16 / bf16 attention with mma.sync m16n8k16, f32 sums, one pass over the keys with a running maximum.
 //
-// One block of four warps serves 64 queries of one (row, head); a warp owns 16. K and V pass through a double buffer of 64 keys.
-// As in attention_s8_sm80.cuh the sum over channels runs in the order that lets one 16-byte load give the operands of two k steps
-// (lane 4g + t takes piece 4i + t of row g); V is read with ldmatrix.trans.
+// One block of four warps serves 64 queries of one (row, head); a warp owns 16. K and V pass through a double buffer of
+// 64 keys. As in attention_s8_sm80.cuh the sum over channels runs in the order that lets one 16-byte load give the
+// operands of two k steps (lane 4g + t takes piece 4i + t of row g); V is read with ldmatrix.trans.
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device/launch.h"
 #include "kernels/cuda/device/warp.cuh"
@@ -34,7 +34,8 @@ __device__ __forceinline__ void load_rows(uint32_t shared, const uint16_t* base,
   for (int n = 0; n < kKeys * kPieces / kThreads; ++n) {
     const int i = threadIdx.x + n * kThreads, r = i / kPieces, c = i % kPieces;
     const bool valid = first + r < length;
-    copy_async_16(shared + (kIsV ? v_offset<D>(r, c) : k_offset<D>(r, c)), base + (valid ? (first + r) * ld : 0) + c * 8, valid);
+    copy_async_16(shared + (kIsV ? v_offset<D>(r, c) : k_offset<D>(r, c)),
+                  base + (valid ? (first + r) * ld : 0) + c * 8, valid);
   }
 }
 
@@ -48,7 +49,8 @@ __device__ __forceinline__ float sum_quad(float x) {
 }
 
 template <int D, bool kBf16>
-__global__ __launch_bounds__(kThreads, D == 128 ? 2 : 4) void attention_half_kernel(const __grid_constant__ HalfParams p) {
+__global__ __launch_bounds__(kThreads,
+                             D == 128 ? 2 : 4) void attention_half_kernel(const __grid_constant__ HalfParams p) {
   extern __shared__ __align__(128) uint8_t shared[];
   wait_for_inputs();
   launch_dependents();
@@ -82,7 +84,8 @@ __global__ __launch_bounds__(kThreads, D == 128 ? 2 : 4) void attention_half_ker
   for (int i = 0; i < D / 32; ++i) {
     const uint4 x = *reinterpret_cast<const uint4*>(q0 + i * 32), y = *reinterpret_cast<const uint4*>(q1 + i * 32);
     q[2 * i][0] = x.x ^ zero, q[2 * i][1] = y.x ^ zero, q[2 * i][2] = x.y ^ zero, q[2 * i][3] = y.y ^ zero;
-    q[2 * i + 1][0] = x.z ^ zero, q[2 * i + 1][1] = y.z ^ zero, q[2 * i + 1][2] = x.w ^ zero, q[2 * i + 1][3] = y.w ^ zero;
+    q[2 * i + 1][0] = x.z ^ zero, q[2 * i + 1][1] = y.z ^ zero, q[2 * i + 1][2] = x.w ^ zero,
+              q[2 * i + 1][3] = y.w ^ zero;
   }
   const float* bias[2] = {nullptr, nullptr};
   if (a.bias) {
@@ -156,7 +159,8 @@ __global__ __launch_bounds__(kThreads, D == 128 ? 2 : 4) void attention_half_ker
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k) {
       const uint32_t pk[4] = {pack_half<kBf16>(s[2 * k][0], s[2 * k][1]), pack_half<kBf16>(s[2 * k][2], s[2 * k][3]),
-                              pack_half<kBf16>(s[2 * k + 1][0], s[2 * k + 1][1]), pack_half<kBf16>(s[2 * k + 1][2], s[2 * k + 1][3])};
+                              pack_half<kBf16>(s[2 * k + 1][0], s[2 * k + 1][1]),
+                              pack_half<kBf16>(s[2 * k + 1][2], s[2 * k + 1][3])};
 #pragma unroll
       for (int n = 0; n < D / 16; ++n) {
         uint32_t b[4];

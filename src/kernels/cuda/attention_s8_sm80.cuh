@@ -1,20 +1,25 @@
 // INT8 attention with mma.sync: s8 x s8 scores, f32 softmax, u8 x s8 context.
 //
 // One block serves one (row, head) and a range of its queries; a warp owns 16 queries at a time. Two kernels:
-//  resident  the row's K and V lie in shared memory, all scores of the 16 queries in registers (SPLIT warps share the keys of long rows);
-//  streamed  rows of any length: K passes twice through a double buffer, first for the softmax sums, then for P V.
+//  resident  the row's K and V lie in shared memory, all scores of the 16 queries in registers (SPLIT warps share the
+//  keys of long rows); streamed  rows of any length: K passes twice through a double buffer, first for the softmax
+//  sums, then for P V.
 //
-// The exponent is 2^(s - shift) with shift = 0: no maximum is searched. Only if a query's sum leaves [2^-60, 2^120] is that query done again with
-// its exact maximum. A query's sum is taken per chunk of 256 keys, in each lane over even and over odd columns in key order, folded
-// over the four lanes of a quad, then added chunk by chunk: the same order in every kernel, so a row's bits do not depend on the
-// kernel that its batch selects.
+// The exponent is 2^(s - shift) with shift = 0: no maximum is searched. Only if a query's sum leaves [2^-60, 2^120] is
+// that query done again with its exact maximum. A query's sum is taken per chunk of 256 keys, in each lane over even
+// and over odd columns in key order, folded over the four lanes of a quad, then added chunk by chunk: the same order in
+// every kernel, so a row's bits do not depend on the kernel that its batch selects.
 //
 // Tile layouts (lane = 4g + t; a row is head_dim bytes):
-//  Q, K  the sum over channels may run in any order, so lane t takes 16 neighbouring bytes of its row as the operands of two k steps: one
-//        16-byte load gives both, and K stays row-major (rows of 128 bytes swap halves when odd, against bank conflicts).
-//  V     P V needs four keys of one channel in a word. Once per block, a warp turns 32 keys x 16 channels with ldmatrix.trans and four byte
-//        permutes into operands, stored in place in the order in which lanes read them. Key order inside 32 then equals the order in which the
-//        score accumulators hold them, and a lane ends with 4 neighbouring channels of the context.
+//  Q, K  the sum over channels may run in any order, so lane t takes 16 neighbouring bytes of its row as the operands
+//  of two k steps: one
+//        16-byte load gives both, and K stays row-major (rows of 128 bytes swap halves when odd, against bank
+//        conflicts).
+//  V     P V needs four keys of one channel in a word. Once per block, a warp turns 32 keys x 16 channels with
+//  ldmatrix.trans and four byte
+//        permutes into operands, stored in place in the order in which lanes read them. Key order inside 32 then equals
+//        the order in which the score accumulators hold them, and a lane ends with 4 neighbouring channels of the
+//        context.
 //  acc   accumulators start at the bit pattern of 12582912.0f and thus end as floats 12582912 + sum: no conversion.
 #pragma once
 
@@ -27,9 +32,9 @@ namespace {
 
 struct S8Params {
   AttentionS8Args a;
-  int query_blocks;        // blocks along a row
+  int query_blocks;  // blocks along a row
   int queries_per_block;
-  bool heads_together;     // short rows: one warp a head
+  bool heads_together;  // short rows: one warp a head
 };
 
 constexpr float kLog2e = 1.44269504088896341f;
@@ -47,16 +52,19 @@ __device__ __forceinline__ int v_offset(int r, int c) {
 
 /// Rows [first, first + count) of a head to shared memory; rows from `length` on are zeros.
 template <int D, bool kIsV, int kThreads>
-__device__ __forceinline__ void load_rows(uint32_t shared, const int8_t* base, int64_t ld, int first, int count, int length) {
+__device__ __forceinline__ void load_rows(uint32_t shared, const int8_t* base, int64_t ld, int first, int count,
+                                          int length) {
   constexpr int kPieces = D / 16;
   for (int i = threadIdx.x; i < count * kPieces; i += kThreads) {
     const int r = i / kPieces, c = i % kPieces;
     const bool valid = first + r < length;
-    copy_async_16(shared + (kIsV ? v_offset<D>(r, c) : k_offset<D>(r, c)), base + (valid ? (first + r) * ld : 0) + c * 16, valid);
+    copy_async_16(shared + (kIsV ? v_offset<D>(r, c) : k_offset<D>(r, c)),
+                  base + (valid ? (first + r) * ld : 0) + c * 16, valid);
   }
 }
 
-/// One warp turns channels [16 first, 16 first + 16 count) of 32 keys of V into operands: read all, then (after the caller's barrier) write.
+/// One warp turns channels [16 first, 16 first + 16 count) of 32 keys of V into operands: read all, then (after the
+/// caller's barrier) write.
 template <int D, int kCount>
 __device__ __forceinline__ void transpose_read(uint32_t (&f)[kCount][4], uint32_t v_block, int first) {
   const int lane = threadIdx.x & 31;
@@ -68,14 +76,16 @@ __device__ __forceinline__ void transpose_write(const uint32_t (&f)[kCount][4], 
   const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int i = 0; i < kCount; ++i)
-    store_shared_16(v_block + ((first + i) * 32 + lane) * 16, __byte_perm(f[i][0], f[i][1], 0x6420), __byte_perm(f[i][2], f[i][3], 0x6420),
-                    __byte_perm(f[i][0], f[i][1], 0x7531), __byte_perm(f[i][2], f[i][3], 0x7531));
+    store_shared_16(v_block + ((first + i) * 32 + lane) * 16, __byte_perm(f[i][0], f[i][1], 0x6420),
+                    __byte_perm(f[i][2], f[i][3], 0x6420), __byte_perm(f[i][0], f[i][1], 0x7531),
+                    __byte_perm(f[i][2], f[i][3], 0x7531));
 }
 
-/// Operands of 16 queries, from global memory; queries past the end repeat the last one. `zero` is 0, unknown to the compiler, which
-/// otherwise leaves the words where they were loaded and moves them together before every use.
+/// Operands of 16 queries, from global memory; queries past the end repeat the last one. `zero` is 0, unknown to the
+/// compiler, which otherwise leaves the words where they were loaded and moves them together before every use.
 template <int D>
-__device__ __forceinline__ void load_queries(uint32_t (&q)[D / 32][4], const int8_t* base, int64_t ld, int first, int length, uint32_t zero) {
+__device__ __forceinline__ void load_queries(uint32_t (&q)[D / 32][4], const int8_t* base, int64_t ld, int first,
+                                             int length, uint32_t zero) {
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   const int8_t* row0 = base + int64_t(min(first + g, length - 1)) * ld;
   const int8_t* row1 = base + int64_t(min(first + g + 8, length - 1)) * ld;
@@ -85,7 +95,8 @@ __device__ __forceinline__ void load_queries(uint32_t (&q)[D / 32][4], const int
   } else {
 #pragma unroll
     for (int i = 0; i < D / 64; ++i) {
-      const uint4 a = *reinterpret_cast<const uint4*>(row0 + i * 64 + t * 16), b = *reinterpret_cast<const uint4*>(row1 + i * 64 + t * 16);
+      const uint4 a = *reinterpret_cast<const uint4*>(row0 + i * 64 + t * 16),
+                  b = *reinterpret_cast<const uint4*>(row1 + i * 64 + t * 16);
       q[2 * i][0] = a.x, q[2 * i][1] = b.x, q[2 * i][2] = a.y, q[2 * i][3] = b.y;
       q[2 * i + 1][0] = a.z, q[2 * i + 1][1] = b.z, q[2 * i + 1][2] = a.w, q[2 * i + 1][3] = b.w;
     }
@@ -111,9 +122,11 @@ __device__ __forceinline__ LaneOffsets lane_offsets() {
   return o;
 }
 
-/// Scores of 16 queries against the 32 keys whose rows start at `k_block`; s[j] are keys 8j .. 8j + 7, as floats 12582912 + sum.
+/// Scores of 16 queries against the 32 keys whose rows start at `k_block`; s[j] are keys 8j .. 8j + 7, as floats
+/// 12582912 + sum.
 template <int D>
-__device__ __forceinline__ void score_block(uint32_t (&s)[4][4], const uint32_t (&q)[D / 32][4], uint32_t k_block, const LaneOffsets& o) {
+__device__ __forceinline__ void score_block(uint32_t (&s)[4][4], const uint32_t (&q)[D / 32][4], uint32_t k_block,
+                                            const LaneOffsets& o) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     if constexpr (D == 32) {
@@ -165,7 +178,9 @@ __device__ __forceinline__ void exp_block(uint32_t (&s)[4][4], const Exponent& e
 /// Exponentials of keys from `length` on become 0.
 __device__ __forceinline__ void mask_block(uint32_t (&s)[4][4], int key, int length) {
   int limit = length - key - 2 * int(threadIdx.x & 3);
-  asm volatile("" : "+r"(limit));  // keeps 16 comparisons from being hoisted out of the loops, into registers that are not there
+  asm volatile(
+      ""
+      : "+r"(limit));  // keeps 16 comparisons from being hoisted out of the loops, into registers that are not there
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
@@ -177,7 +192,8 @@ __device__ __forceinline__ void add_block(float (&sum)[2][2], const uint32_t (&s
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("add.f32 %0, %0, %1;" : "+f"(sum[i >> 1][i & 1]) : "f"(__uint_as_float(s[j][i])));
+    for (int i = 0; i < 4; ++i)
+      asm volatile("add.f32 %0, %0, %1;" : "+f"(sum[i >> 1][i & 1]) : "f"(__uint_as_float(s[j][i])));
 }
 
 /// Folds a chunk's sums over the quad.
@@ -193,7 +209,8 @@ __device__ __forceinline__ float max_quad(float x) {
 
 /// Largest exponent of 32 keys without the shift (in accumulator units when there is no bias).
 template <bool kGeneral>
-__device__ __forceinline__ void max_block(const uint32_t (&s)[4][4], const Exponent& e, int key, int length, float (&top)[2]) {
+__device__ __forceinline__ void max_block(const uint32_t (&s)[4][4], const Exponent& e, int key, int length,
+                                          float (&top)[2]) {
   const int t = threadIdx.x & 3;
   int limit = length - key - 2 * t;
   asm volatile("" : "+r"(limit));
@@ -220,7 +237,8 @@ __device__ __forceinline__ bool out_of_range(float sum) { return !(sum > kSumLow
 
 /// Quantizes 32 exponentials: the u8 operand of P V.
 template <bool kGeneral>
-__device__ __forceinline__ void quantize_block(uint32_t (&p)[4], const uint32_t (&s)[4][4], const float (&r)[2], uint32_t high) {
+__device__ __forceinline__ void quantize_block(uint32_t (&p)[4], const uint32_t (&s)[4][4], const float (&r)[2],
+                                               uint32_t high) {
   uint32_t u[4][4];
 #pragma unroll
   for (int j = 0; j < 4; ++j)
@@ -237,7 +255,8 @@ __device__ __forceinline__ void quantize_block(uint32_t (&p)[4], const uint32_t 
 
 /// P V of 32 keys, added to acc, or (kFirst) to `start`.
 template <int D, bool kFirst>
-__device__ __forceinline__ void context_block(uint32_t (&acc)[D / 8][4], const uint32_t (&p)[4], uint32_t v_block, const LaneOffsets& o, uint32_t start) {
+__device__ __forceinline__ void context_block(uint32_t (&acc)[D / 8][4], const uint32_t (&p)[4], uint32_t v_block,
+                                              const LaneOffsets& o, uint32_t start) {
 #pragma unroll
   for (int c = 0; c < D / 16; ++c) {
     const uint4 b = load_shared_16(v_block + o.v + c * 512);
@@ -261,8 +280,9 @@ __device__ __forceinline__ void load_multipliers(float* multipliers, const Atten
 
 /// Scales, quantizes and writes the context of 16 queries. Lane t holds channels 16c + 4t .. + 3.
 template <int D, bool kGeneral>
-__device__ __forceinline__ void write_context(const uint32_t (&acc)[D / 8][4], const AttentionS8Args& a, const float* multipliers,
-                                              int64_t token0, int head, int first, int length) {
+__device__ __forceinline__ void write_context(const uint32_t (&acc)[D / 8][4], const AttentionS8Args& a,
+                                              const float* multipliers, int64_t token0, int head, int first,
+                                              int length) {
   const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   const auto value = [&](int c, int half, int i) {
     const uint32_t sum = acc[2 * c + (i & 1)][2 * half + (i >> 1)];
@@ -301,9 +321,11 @@ __device__ __forceinline__ void write_context(const uint32_t (&acc)[D / 8][4], c
       if (a.out_type == DType::f32)
         *reinterpret_cast<float4*>(static_cast<float*>(a.out) + at) = make_float4(y0, y1, y2, y3);
       else if (a.out_type == DType::f16)
-        *reinterpret_cast<uint2*>(static_cast<__half*>(a.out) + at) = make_uint2(pack_half<false>(y0, y1), pack_half<false>(y2, y3));
+        *reinterpret_cast<uint2*>(static_cast<__half*>(a.out) + at) =
+            make_uint2(pack_half<false>(y0, y1), pack_half<false>(y2, y3));
       else
-        *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(a.out) + at) = make_uint2(pack_half<true>(y0, y1), pack_half<true>(y2, y3));
+        *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(a.out) + at) =
+            make_uint2(pack_half<true>(y0, y1), pack_half<true>(y2, y3));
     }
   }
 }
@@ -353,19 +375,19 @@ constexpr int kShortKeys = 64;
 /// The shared memory of a resident block: K, V, multipliers of the heads, and what split warps exchange.
 template <int D, int kBlocks, int kSplit>
 struct ResidentLayout {
-  static constexpr int kKeys = kBlocks * 32 * kSplit > kWarps * kShortKeys ? kBlocks * 32 * kSplit : kWarps * kShortKeys;
+  static constexpr int kKeys = kBlocks * 32 * kSplit > kWarps* kShortKeys ? kBlocks * 32 * kSplit : kWarps* kShortKeys;
   static constexpr int kGroups = kWarps / kSplit;
-  static constexpr int kMultipliers = 2 * kKeys * D;                              // f32 [kWarps][D]
-  static constexpr int kExchange = kMultipliers + kWarps * D * 4;                 // f32 [kGroups][kSplit][16]
-  static constexpr int kPartial = kExchange + kWarps * 16 * 4;                    // s32 [kGroups][kSplit - 1][16][D]
+  static constexpr int kMultipliers = 2 * kKeys * D;               // f32 [kWarps][D]
+  static constexpr int kExchange = kMultipliers + kWarps * D * 4;  // f32 [kGroups][kSplit][16]
+  static constexpr int kPartial = kExchange + kWarps * 16 * 4;     // s32 [kGroups][kSplit - 1][16][D]
   static constexpr int kBytes = kPartial + (kSplit > 1 ? kGroups * (kSplit - 1) * 16 * D * 4 : 0);
 };
 
 /// What the warps that share 16 queries need to know of each other.
 struct Group {
   int group, part;
-  float* exchange;     // [kSplit][16] of this group
-  uint32_t* partial;   // [kSplit - 1][16 * D] of this group
+  float* exchange;    // [kSplit][16] of this group
+  uint32_t* partial;  // [kSplit - 1][16 * D] of this group
 };
 
 /// Combines a value of rows g and g + 8 over the split warps, in key order.
@@ -379,26 +401,30 @@ __device__ __forceinline__ void combine(float (&x)[2], const Group& w) {
     for (int h = 0; h < 2; ++h) {
       x[h] = w.exchange[g + 8 * h];
 #pragma unroll
-      for (int i = 1; i < kSplit; ++i) x[h] = kMax ? fmaxf(x[h], w.exchange[i * 16 + g + 8 * h]) : x[h] + w.exchange[i * 16 + g + 8 * h];
+      for (int i = 1; i < kSplit; ++i)
+        x[h] = kMax ? fmaxf(x[h], w.exchange[i * 16 + g + 8 * h]) : x[h] + w.exchange[i * 16 + g + 8 * h];
     }
     group_barrier<kSplit>(w.group);
   }
 }
 
-/// Blocks that were skipped are zeroed: registers written only under a condition count as live around the whole loop, and spill.
+/// Blocks that were skipped are zeroed: registers written only under a condition count as live around the whole loop,
+/// and spill.
 template <int n>
 __device__ __forceinline__ void zero(uint32_t (&s)[n][4]) {
 #pragma unroll
   for (int i = 0; i < 4 * n; ++i) s[i / 4][i % 4] = 0;
 }
 
-/// All query tiles first, first + step, ... of a warp, over `blocks` <= kBlocks blocks of 32 keys from key0 on. Each block's branch holds the
-/// products of the next block beside its own exponentials (and P V of the block before beside its own quantization), so that tensor cores,
-/// exponentials and arithmetic overlap; without the branches the compiler issues all products first and runs out of registers.
-/// turn_v() makes V ready; it is called once, by every warp, after the first scores.
+/// All query tiles first, first + step, ... of a warp, over `blocks` <= kBlocks blocks of 32 keys from key0 on. Each
+/// block's branch holds the products of the next block beside its own exponentials (and P V of the block before beside
+/// its own quantization), so that tensor cores, exponentials and arithmetic overlap; without the branches the compiler
+/// issues all products first and runs out of registers. turn_v() makes V ready; it is called once, by every warp, after
+/// the first scores.
 template <int D, int kBlocks, int kSplit, bool kGeneral, bool kFused, typename TurnV>
-__device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Block& b, const float* multipliers, uint32_t k_part, uint32_t v_part,
-                                              int key0, int blocks, int first, int step, const Group& w, TurnV&& turn_v) {
+__device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Block& b, const float* multipliers,
+                                              uint32_t k_part, uint32_t v_part, int key0, int blocks, int first,
+                                              int step, const Group& w, TurnV&& turn_v) {
   [[maybe_unused]] const int lane = threadIdx.x & 31;
   const int8_t* q_base = a.q + b.token0 * a.q_ld + int64_t(b.head) * D;
   const LaneOffsets offsets = lane_offsets<D>();
@@ -481,21 +507,22 @@ __device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Bl
         if (i < blocks) context_block<D, false>(acc, packed[i], v_part + i * 32 * D, offsets, 0);
     } else {  // quantization beside P V
 #pragma unroll
-    for (int i = 0; i < kLead; ++i) quantize_block<kGeneral>(packed[i], s[i], r, high);  // of zeros where there is no block
+      for (int i = 0; i < kLead; ++i)
+        quantize_block<kGeneral>(packed[i], s[i], r, high);  // of zeros where there is no block
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-      constexpr int kLast = kBlocks - 1;
-      const int next = i + kLead < kLast ? i + kLead : kLast;
-      if (i == 0) {
-        quantize_block<kGeneral>(packed[next], s[next], r, high);
-        context_block<D, true>(acc, packed[0], v_part, offsets, start);
-      } else if (i < blocks) {
-        if (i + kLead < kBlocks) quantize_block<kGeneral>(packed[next], s[next], r, high);
-        context_block<D, false>(acc, packed[i], v_part + i * 32 * D, offsets, 0);
-      } else if (i + kLead < kBlocks) {
-        packed[next][0] = packed[next][1] = packed[next][2] = packed[next][3] = 0;
+      for (int i = 0; i < kBlocks; ++i) {
+        constexpr int kLast = kBlocks - 1;
+        const int next = i + kLead < kLast ? i + kLead : kLast;
+        if (i == 0) {
+          quantize_block<kGeneral>(packed[next], s[next], r, high);
+          context_block<D, true>(acc, packed[0], v_part, offsets, start);
+        } else if (i < blocks) {
+          if (i + kLead < kBlocks) quantize_block<kGeneral>(packed[next], s[next], r, high);
+          context_block<D, false>(acc, packed[i], v_part + i * 32 * D, offsets, 0);
+        } else if (i + kLead < kBlocks) {
+          packed[next][0] = packed[next][1] = packed[next][2] = packed[next][3] = 0;
+        }
       }
-    }
     }
     if constexpr (kSplit > 1) {
       if (w.part > 0) {
@@ -517,7 +544,8 @@ __device__ __forceinline__ void serve_queries(const AttentionS8Args& a, const Bl
   }
 }
 
-/// kBlocks: 32-key blocks that a warp holds; kSplit warps share one group of 16 queries (kBlocks is then 8, the chunk of the sum).
+/// kBlocks: 32-key blocks that a warp holds; kSplit warps share one group of 16 queries (kBlocks is then 8, the chunk
+/// of the sum).
 template <int D, int kBlocks, int kSplit, bool kGeneral, int kPerSm, bool kFused>
 __global__ __launch_bounds__(kThreads, kPerSm) void attention_s8_resident(const __grid_constant__ S8Params p) {
   static_assert(kSplit == 1 || kBlocks == 8, "split warps hold whole chunks of the sum");
@@ -589,8 +617,8 @@ __global__ __launch_bounds__(kThreads, kPerSm) void attention_s8_resident(const 
   copy_wait<1>();
   __syncthreads();
   serve_queries<D, kBlocks, kSplit, kGeneral, kFused>(a, b, multipliers, k_shared + key0 * D, v_shared + key0 * D, key0,
-                                              min(kBlocks, padded / 32 - w.part * kBlocks), b.first_query + w.group * 16, 16 * (kWarps / kSplit), w,
-                                              turn_v);
+                                                      min(kBlocks, padded / 32 - w.part * kBlocks),
+                                                      b.first_query + w.group * 16, 16 * (kWarps / kSplit), w, turn_v);
 }
 
 constexpr int kStreamWarps = 8, kStreamThreads = 32 * kStreamWarps, kTileKeys = 128;
@@ -601,7 +629,8 @@ constexpr int streamed_bytes() {
 }
 
 template <int D, bool kGeneral>
-__global__ __launch_bounds__(kStreamThreads, D == 128 ? 1 : 2) void attention_s8_streamed(const __grid_constant__ S8Params p) {
+__global__ __launch_bounds__(kStreamThreads,
+                             D == 128 ? 1 : 2) void attention_s8_streamed(const __grid_constant__ S8Params p) {
   extern __shared__ __align__(128) uint8_t shared[];
   wait_for_inputs();
   launch_dependents();
@@ -623,7 +652,9 @@ __global__ __launch_bounds__(kStreamThreads, D == 128 ? 1 : 2) void attention_s8
     const auto fetch = [&](int tile) {
       const int stage = tile & 1, first = tile * kTileKeys;
       load_rows<D, false, kStreamThreads>(k_shared + stage * kTileKeys * D, k_base, a.k_ld, first, kTileKeys, b.length);
-      if (with_v) load_rows<D, true, kStreamThreads>(v_shared + stage * kTileKeys * D, v_base, a.v_ld, first, kTileKeys, b.length);
+      if (with_v)
+        load_rows<D, true, kStreamThreads>(v_shared + stage * kTileKeys * D, v_base, a.v_ld, first, kTileKeys,
+                                           b.length);
       copy_commit();
     };
     fetch(0);
@@ -649,14 +680,15 @@ __global__ __launch_bounds__(kStreamThreads, D == 128 ? 1 : 2) void attention_s8
     }
   };
 
-  // A tile is taken as two steps of 64 keys, without branches, so that products overlap exponentials; only the last tile is masked.
+  // A tile is taken as two steps of 64 keys, without branches, so that products overlap exponentials; only the last
+  // tile is masked.
   for (int base = b.first_query; base < b.end_query; base += 16 * kStreamWarps) {
     const int first = base + warp * 16;
     const bool active = first < b.end_query;
     uint32_t q[D / 32][4];
     load_queries<D>(q, a.q + b.token0 * a.q_ld + head0, a.q_ld, first, b.length, unsigned(a.rows) >> 31);
     Exponent e = make_exponent<kGeneral>(a, b, first);
-    const auto exponentials = [&](uint32_t (&s)[2][4][4], uint32_t k_step, int key) {
+    const auto exponentials = [&](uint32_t(&s)[2][4][4], uint32_t k_step, int key) {
       score_block<D>(s[0], q, k_step, offsets);
       score_block<D>(s[1], q, k_step + 32 * D, offsets);
       exp_block<kGeneral>(s[0], e, key, b.length);
@@ -736,7 +768,8 @@ inline int choose_queries(const AttentionS8Args& a, int step, int blocks_wanted)
 inline int shared_limit() {
   static const int limit = [] {
     int device = 0, bytes = 0;
-    if (cudaGetDevice(&device) == cudaSuccess) cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (cudaGetDevice(&device) == cudaSuccess)
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     return bytes;
   }();
   return limit;
@@ -750,12 +783,19 @@ cudaError_t run_attention_s8(const AttentionS8Args& a, cudaStream_t stream) {
     const unsigned blocks = unsigned(a.rows) * a.heads * p.query_blocks;
     return launch(kernel, dim3(blocks), dim3(threads), bytes, stream, a.dependent_launch, p);
   };
-  if (a.max_length <= 64) return go(attention_s8_resident<D, 2, 1, kGeneral, 4, true>, ResidentLayout<D, 2, 1>::kBytes, kThreads, 64, 396);
-  if (a.max_length <= 128) return go(attention_s8_resident<D, 4, 1, kGeneral, 4, false>, ResidentLayout<D, 4, 1>::kBytes, kThreads, 64, 264);
+  if (a.max_length <= 64)
+    return go(attention_s8_resident<D, 2, 1, kGeneral, 4, true>, ResidentLayout<D, 2, 1>::kBytes, kThreads, 64, 396);
+  if (a.max_length <= 128)
+    return go(attention_s8_resident<D, 4, 1, kGeneral, 4, false>, ResidentLayout<D, 4, 1>::kBytes, kThreads, 64, 264);
   if (a.max_length <= 256)
-    return go(attention_s8_resident<D, 8, 1, kGeneral, D == 128 ? 2 : 3, false>, ResidentLayout<D, 8, 1>::kBytes, kThreads, 64, 264);
+    return go(attention_s8_resident < D, 8, 1, kGeneral, D == 128 ? 2 : 3, false >, ResidentLayout<D, 8, 1>::kBytes,
+              kThreads, 64, 264);
   if (a.max_length <= 512 && ResidentLayout<D, 8, 2>::kBytes <= shared_limit())
-    return go(attention_s8_resident<D, 8, 2, kGeneral, D == 128 ? 1 : kGeneral ? 2 : 3, false>, ResidentLayout<D, 8, 2>::kBytes, kThreads, 32, 264);
+    return go(attention_s8_resident < D, 8, 2, kGeneral,
+              D == 128   ? 1
+              : kGeneral ? 2
+                         : 3,
+              false >, ResidentLayout<D, 8, 2>::kBytes, kThreads, 32, 264);
   return go(attention_s8_streamed<D, kGeneral>, streamed_bytes<D>(), kStreamThreads, 128, 264);
 }
 

@@ -17,8 +17,10 @@ void check(cudaError_t error, const char* call) {
   bool memory = error == cudaErrorMemoryAllocation;
   cudaGetLastError();
   fail(memory ? ErrorCode::out_of_memory : ErrorCode::device,
-       {.what = std::string("the GPU could not do ") + call, .expected = std::string("CUDA says: ") + cudaGetErrorName(error) + ", " + cudaGetErrorString(error),
-        .hint = memory ? "use smaller batches, or bound them with --max-tokens" : "if the GPU was lost, make a new session; see nvidia-smi"});
+       {.what = std::string("the GPU could not do ") + call,
+        .expected = std::string("CUDA says: ") + cudaGetErrorName(error) + ", " + cudaGetErrorString(error),
+        .hint = memory ? "use smaller batches, or bound them with --max-tokens"
+                       : "if the GPU was lost, make a new session; see nvidia-smi"});
 }
 
 Info query() {
@@ -37,13 +39,16 @@ Info query() {
   }
   info.name = properties.name;
   info.memory = static_cast<int64_t>(properties.totalGlobalMem);
-  info.target = {.device = DeviceKind::cuda, .sm = properties.major * 10 + properties.minor, .sm_count = properties.multiProcessorCount,
+  info.target = {.device = DeviceKind::cuda,
+                 .sm = properties.major * 10 + properties.minor,
+                 .sm_count = properties.multiProcessorCount,
                  .shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin)};
   int version = 0;
   cudaDriverGetVersion(&version);
   info.driver = std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
   if (info.target.sm < 80) {
-    info.reason = info.name + " has compute capability " + std::to_string(properties.major) + "." + std::to_string(properties.minor) + "; octet needs 8.0 or newer";
+    info.reason = info.name + " has compute capability " + std::to_string(properties.major) + "." +
+                  std::to_string(properties.minor) + "; octet needs 8.0 or newer";
     return info;
   }
   info.present = true;
@@ -81,10 +86,12 @@ void destroy_stream(void* stream) noexcept { cudaStreamDestroy(as_stream(stream)
 void synchronize(void* stream) { check(cudaStreamSynchronize(as_stream(stream)), "the work of a stream"); }
 
 void to_device(void* to, const void* from, int64_t bytes, void* stream) {
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, as_stream(stream)), "a copy to the device");
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, as_stream(stream)),
+        "a copy to the device");
 }
 void to_host(void* to, const void* from, int64_t bytes, void* stream) {
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, as_stream(stream)), "a copy from the device");
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, as_stream(stream)),
+        "a copy from the device");
 }
 
 void* capture(void* stream, const std::function<void()>& work) {
@@ -104,7 +111,9 @@ void* capture(void* stream, const std::function<void()>& work) {
   check(error, "the instantiation of a graph");
   return executable;
 }
-void launch(void* graph, void* stream) { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), as_stream(stream)), "the launch of a graph"); }
+void launch(void* graph, void* stream) {
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), as_stream(stream)), "the launch of a graph");
+}
 void destroy_graph(void* graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 double time_ms(void* stream, const std::function<void()>& work) {
@@ -128,8 +137,10 @@ void check_launch(const std::string& where) {
   std::string kernel = failed_kernel;
   first_failure = cudaSuccess;
   failed_kernel = "";
-  fail(ErrorCode::device, {.what = "the GPU refused kernel " + kernel, .expected = std::string("CUDA says: ") + cudaGetErrorName(error) + ", " + cudaGetErrorString(error),
-                           .where = "in step " + where});
+  fail(ErrorCode::device,
+       {.what = "the GPU refused kernel " + kernel,
+        .expected = std::string("CUDA says: ") + cudaGetErrorName(error) + ", " + cudaGetErrorString(error),
+        .where = "in step " + where});
 }
 
 void note_failure(int cuda_error, const char* kernel) noexcept {

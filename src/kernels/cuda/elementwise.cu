@@ -57,7 +57,8 @@ cudaError_t elementwise(const ElementwiseArgs& args, cudaStream_t stream) noexce
   if (args.rows == 0) return cudaSuccess;
   if (args.columns % 8 != 0) return cudaErrorInvalidValue;
   const int64_t threads = args.rows * (args.columns / 8);
-  return launch(elementwise_kernel, dim3(unsigned((threads + 255) / 256)), dim3(256), 0, stream, args.dependent_launch, args);
+  return launch(elementwise_kernel, dim3(unsigned((threads + 255) / 256)), dim3(256), 0, stream, args.dependent_launch,
+                args);
 }
 
 }  // namespace octet::kernels::cuda

@@ -11,9 +11,9 @@ namespace octet::kernels::cuda {
 /// out = activation(a + b); types and scales as the matrices say. columns is a multiple of 8.
 struct ElementwiseArgs {
   MatrixIn a;
-  MatrixIn b;               ///< optional
+  MatrixIn b;  ///< optional
   Unary activation = Unary::none;
-  MatrixOut out;            ///< row_scale is not offered here (see norm.h)
+  MatrixOut out;  ///< row_scale is not offered here (see norm.h)
   int64_t rows = 0;
   int columns = 0;
   bool dependent_launch = false;

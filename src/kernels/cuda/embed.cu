@@ -52,9 +52,11 @@ __global__ __launch_bounds__(128) void embed_kernel(const __grid_constant__ Embe
   } else {
     row.template add_table<true>(0, a.word.data, a.word.type, a.word.row_scale, id, a.hidden);
     if (a.type.data)
-      row.template add_table<false>(0, a.type.data, a.type.type, a.type.row_scale, a.type_ids ? a.type_ids[token] : 0, a.hidden);
+      row.template add_table<false>(0, a.type.data, a.type.type, a.type.row_scale, a.type_ids ? a.type_ids[token] : 0,
+                                    a.hidden);
     if (a.position.data)
-      row.template add_table<false>(0, a.position.data, a.position.type, a.position.row_scale, position_of(a, token, id), a.hidden);
+      row.template add_table<false>(0, a.position.data, a.position.type, a.position.row_scale,
+                                    position_of(a, token, id), a.hidden);
   }
   if (a.gamma) row.normalize(a.gamma, a.beta, a.eps, a.hidden);
   row.write(a.out[0], token, a.tokens, a.hidden);
@@ -68,10 +70,11 @@ cudaError_t embed(const EmbedArgs& args, cudaStream_t stream) noexcept {
   return with_row_tile(args.hidden, [&](auto tile) {
     const int threads = args.tokens <= 512 ? 32 : 128, per_block = threads / 32;
     constexpr int V = decltype(tile)::V, N = decltype(tile)::N;
-    const bool s8 = args.type.data && args.position.data && args.word.type == DType::s8 && args.type.type == DType::s8 && args.position.type == DType::s8;
+    const bool s8 = args.type.data && args.position.data && args.word.type == DType::s8 &&
+                    args.type.type == DType::s8 && args.position.type == DType::s8;
     const auto kernel = s8 && V * N <= 64 ? embed_kernel<V, N, V * N <= 64> : embed_kernel<V, N, false>;
-    return launch(kernel, dim3(unsigned((args.tokens + per_block - 1) / per_block)), dim3(threads), 0,
-                  stream, args.dependent_launch, args);
+    return launch(kernel, dim3(unsigned((args.tokens + per_block - 1) / per_block)), dim3(threads), 0, stream,
+                  args.dependent_launch, args);
   });
 }
 

@@ -9,7 +9,7 @@ namespace octet::kernels::cuda {
 
 /// Rows of one table: s8 (value = q * row_scale[row]), f16, bf16 or f32; [entries, hidden] without gaps.
 struct EmbeddingTable {
-  const void* data = nullptr;        ///< null: the table is not there
+  const void* data = nullptr;  ///< null: the table is not there
   DType type = DType::f32;
   const float* row_scale = nullptr;  ///< device [entries], for s8
 };
@@ -28,12 +28,12 @@ struct EmbedArgs {
   EmbeddingTable word, position, type;
   Positions position_mode = Positions::sequential;
   int position_start = 0, pad_id = 0;
-  const float* gamma = nullptr;        ///< null: no LayerNorm
+  const float* gamma = nullptr;  ///< null: no LayerNorm
   const float* beta = nullptr;
   float eps = 1e-12f;
   MatrixOut out[2];
   int64_t tokens = 0;
-  int rows = 0, hidden = 0;            ///< hidden as in NormArgs
+  int rows = 0, hidden = 0;  ///< hidden as in NormArgs
   bool dependent_launch = false;
 };
 cudaError_t embed(const EmbedArgs& args, cudaStream_t stream) noexcept;

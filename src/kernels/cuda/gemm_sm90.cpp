@@ -25,17 +25,39 @@ struct Instance {
 };
 
 constexpr Instance kInstances[] = {
-    {{"stationary_s8_192_c2_g2", GemmFamily::stationary, DType::s8, 128, 192, 2, 1, 2}, stationary_s8_192_c2_g2, {4.2, 0.35, 1.1, 0.46}},
-    {{"stationary_s8_192_c1_g2", GemmFamily::stationary, DType::s8, 128, 192, 1, 1, 2}, stationary_s8_192_c1_g2, {3.9, 0.45, 0.9, 0.49}},
-    {{"stationary_s8_128_c2_g3", GemmFamily::stationary, DType::s8, 128, 128, 2, 1, 3}, stationary_s8_128_c2_g3, {3.9, 0.2, 0.1, 0.33}},
-    {{"stationary_s8_128_c1_g3", GemmFamily::stationary, DType::s8, 128, 128, 1, 1, 3}, stationary_s8_128_c1_g3, {3.7, 0.25, 0.1, 0.35}},
-    {{"stream_s8_256x192_c2x1", GemmFamily::stream, DType::s8, 256, 192, 2, 1, 1}, stream_s8_256x192_c2x1, {1.0, 4.7, 1.0, 0.93}},
-    {{"stream_s8_256x192_c1x2", GemmFamily::stream, DType::s8, 256, 192, 1, 2, 1}, stream_s8_256x192_c1x2, {1.0, 4.8, 1.0, 0.96}},
-    {{"stream_s8_256x192_c2x2", GemmFamily::stream, DType::s8, 256, 192, 2, 2, 1}, stream_s8_256x192_c2x2, {6.0, 2.7, 1.0, 1.0}},
-    {{"stream_s8_128x192_c2x1", GemmFamily::stream, DType::s8, 128, 192, 2, 1, 1}, stream_s8_128x192_c2x1, {2.6, 1.5, 0.4, 0.48}},
-    {{"stream_s8_128x128_c2x1", GemmFamily::stream, DType::s8, 128, 128, 2, 1, 1}, stream_s8_128x128_c2x1, {2.4, 1.15, 0.3, 0.3}},
-    {{"stream_s8_128x96_c1x2", GemmFamily::stream, DType::s8, 128, 96, 1, 2, 1}, stream_s8_128x96_c1x2, {1.4, 1.25, 0.25, 0.25}},
-    {{"stream_s8_256x128_c2x1", GemmFamily::stream, DType::s8, 256, 128, 2, 1, 1}, stream_s8_256x128_c2x1, {2.6, 2.2, 0.6, 0.64}},
+    {{"stationary_s8_192_c2_g2", GemmFamily::stationary, DType::s8, 128, 192, 2, 1, 2},
+     stationary_s8_192_c2_g2,
+     {4.2, 0.35, 1.1, 0.46}},
+    {{"stationary_s8_192_c1_g2", GemmFamily::stationary, DType::s8, 128, 192, 1, 1, 2},
+     stationary_s8_192_c1_g2,
+     {3.9, 0.45, 0.9, 0.49}},
+    {{"stationary_s8_128_c2_g3", GemmFamily::stationary, DType::s8, 128, 128, 2, 1, 3},
+     stationary_s8_128_c2_g3,
+     {3.9, 0.2, 0.1, 0.33}},
+    {{"stationary_s8_128_c1_g3", GemmFamily::stationary, DType::s8, 128, 128, 1, 1, 3},
+     stationary_s8_128_c1_g3,
+     {3.7, 0.25, 0.1, 0.35}},
+    {{"stream_s8_256x192_c2x1", GemmFamily::stream, DType::s8, 256, 192, 2, 1, 1},
+     stream_s8_256x192_c2x1,
+     {1.0, 4.7, 1.0, 0.93}},
+    {{"stream_s8_256x192_c1x2", GemmFamily::stream, DType::s8, 256, 192, 1, 2, 1},
+     stream_s8_256x192_c1x2,
+     {1.0, 4.8, 1.0, 0.96}},
+    {{"stream_s8_256x192_c2x2", GemmFamily::stream, DType::s8, 256, 192, 2, 2, 1},
+     stream_s8_256x192_c2x2,
+     {6.0, 2.7, 1.0, 1.0}},
+    {{"stream_s8_128x192_c2x1", GemmFamily::stream, DType::s8, 128, 192, 2, 1, 1},
+     stream_s8_128x192_c2x1,
+     {2.6, 1.5, 0.4, 0.48}},
+    {{"stream_s8_128x128_c2x1", GemmFamily::stream, DType::s8, 128, 128, 2, 1, 1},
+     stream_s8_128x128_c2x1,
+     {2.4, 1.15, 0.3, 0.3}},
+    {{"stream_s8_128x96_c1x2", GemmFamily::stream, DType::s8, 128, 96, 1, 2, 1},
+     stream_s8_128x96_c1x2,
+     {1.4, 1.25, 0.25, 0.25}},
+    {{"stream_s8_256x128_c2x1", GemmFamily::stream, DType::s8, 256, 128, 2, 1, 1},
+     stream_s8_256x128_c2x1,
+     {2.6, 2.2, 0.6, 0.64}},
     {{"small_s8_64x16_k4", GemmFamily::small, DType::s8, 64, 16, 1, 1, 4}, small_s8_64x16_k4, {1.3, 0.6, 0.05, 0.11}},
     {{"small_s8_64x32_k4", GemmFamily::small, DType::s8, 64, 32, 1, 1, 4}, small_s8_64x32_k4, {1.4, 0.55, 0.05, 0.078}},
     {{"small_s8_64x48_k4", GemmFamily::small, DType::s8, 64, 48, 1, 1, 4}, small_s8_64x48_k4, {1.6, 1.15, 0.1, 0.13}},
@@ -43,14 +65,23 @@ constexpr Instance kInstances[] = {
     {{"small_s8_64x96_k2", GemmFamily::small, DType::s8, 64, 96, 1, 1, 2}, small_s8_64x96_k2, {1.8, 1.35, 0.2, 0.186}},
     {{"small_s8_64x128_k2", GemmFamily::small, DType::s8, 64, 128, 1, 1, 2}, small_s8_64x128_k2, {1.9, 1.4, 0.25, 0.2}},
     {{"small_s8_64x192_k2", GemmFamily::small, DType::s8, 64, 192, 1, 1, 2}, small_s8_64x192_k2, {2.2, 1.7, 0.4, 0.24}},
-    {{"stream_f16_256x192_c2x1", GemmFamily::stream, DType::f16, 256, 192, 2, 1, 1}, stream_f16_256x192_c2x1, {3.0, 2.1, 2.0, 1.07}},
-    {{"stream_f16_256x192_c1x2", GemmFamily::stream, DType::f16, 256, 192, 1, 2, 1}, stream_f16_256x192_c1x2, {3.0, 2.1, 2.0, 1.12}},
-    {{"stream_f16_128x192_c2x1", GemmFamily::stream, DType::f16, 128, 192, 2, 1, 1}, stream_f16_128x192_c2x1, {2.9, 1.8, 1.0, 0.56}},
-    {{"stream_f16_128x128_c2x1", GemmFamily::stream, DType::f16, 128, 128, 2, 1, 1}, stream_f16_128x128_c2x1, {2.4, 1.3, 0.6, 0.38}},
+    {{"stream_f16_256x192_c2x1", GemmFamily::stream, DType::f16, 256, 192, 2, 1, 1},
+     stream_f16_256x192_c2x1,
+     {3.0, 2.1, 2.0, 1.07}},
+    {{"stream_f16_256x192_c1x2", GemmFamily::stream, DType::f16, 256, 192, 1, 2, 1},
+     stream_f16_256x192_c1x2,
+     {3.0, 2.1, 2.0, 1.12}},
+    {{"stream_f16_128x192_c2x1", GemmFamily::stream, DType::f16, 128, 192, 2, 1, 1},
+     stream_f16_128x192_c2x1,
+     {2.9, 1.8, 1.0, 0.56}},
+    {{"stream_f16_128x128_c2x1", GemmFamily::stream, DType::f16, 128, 128, 2, 1, 1},
+     stream_f16_128x128_c2x1,
+     {2.4, 1.3, 0.6, 0.38}},
     {{"small_f16_64x32_k4", GemmFamily::small, DType::f16, 64, 32, 1, 1, 4}, small_f16_64x32_k4, {1.4, 0.6, 0.1, 0.09}},
     {{"small_f16_64x64_k4", GemmFamily::small, DType::f16, 64, 64, 1, 1, 4}, small_f16_64x64_k4, {1.6, 1.1, 0.2, 0.16}},
-    {{"small_f16_64x128_k2", GemmFamily::small, DType::f16, 64, 128, 1, 1, 2}, small_f16_64x128_k2, {1.9, 1.5, 0.4, 0.24}}
-};
+    {{"small_f16_64x128_k2", GemmFamily::small, DType::f16, 64, 128, 1, 1, 2},
+     small_f16_64x128_k2,
+     {1.9, 1.5, 0.4, 0.24}}};
 constexpr int kCount = std::size(kInstances);
 constexpr int kSharedBytes = 232448;  // what a block may have on 9.0
 
@@ -71,7 +102,8 @@ struct Shared {
 /// How the tile divides shared memory for this k.
 Shared shared_of(const GemmDesc& desc, const GemmTile& tile) {
   const int blocks = k_blocks(desc), w = tile.columns * kBlockBytes;
-  const int vectors = 3 * tile.columns * 4 * (tile.family == GemmFamily::stationary ? tile.split : 1), extra = vectors + kBarrierBytes;
+  const int vectors = 3 * tile.columns * 4 * (tile.family == GemmFamily::stationary ? tile.split : 1),
+            extra = vectors + kBarrierBytes;
   const int free = kSharedBytes - extra;
   if (tile.family == GemmFamily::stationary) {
     const int x = blocks * tile.rows * kBlockBytes, stages = std::min(8, (free - x) / w);
@@ -80,7 +112,8 @@ Shared shared_of(const GemmDesc& desc, const GemmTile& tile) {
   const int stage = tile.rows * kBlockBytes + w;
   const int most = tile.family == GemmFamily::small ? std::min(32, blocks) : 12;
   int stages = std::min(most, free / stage);
-  // A stage that is used again must belong to the same warpgroup: another one could take its first filling for the second.
+  // A stage that is used again must belong to the same warpgroup: another one could take its first filling for the
+  // second.
   if (stages < blocks) stages -= stages % tile.split;
   const int sums = tile.family == GemmFamily::small ? tile.split * 128 * tile.columns / 2 * 4 : 0;
   return {stages, std::max(stages * stage, sums) + extra};
@@ -92,21 +125,22 @@ Encode encode_function() {
   static const Encode function = [] {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) != cudaSuccess)
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) !=
+        cudaSuccess)
       found = nullptr;
     return (Encode)found;
   }();
   return function;
 }
 
-bool encode(CUtensorMap* map, DType type, int rank, const void* base, const cuuint64_t* sizes, const cuuint64_t* strides,
-            const cuuint32_t* box) {
+bool encode(CUtensorMap* map, DType type, int rank, const void* base, const cuuint64_t* sizes,
+            const cuuint64_t* strides, const cuuint32_t* box) {
   const cuuint32_t ones[5] = {1, 1, 1, 1, 1};
   const Encode function = encode_function();
   return function != nullptr &&
-         function(map, type == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, rank, (void*)base, sizes,
-                  strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+         function(map, type == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, rank,
+                  (void*)base, sizes, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 /// x as [m, k] in boxes of `rows` rows and 128 bytes.
@@ -117,7 +151,8 @@ bool encode_x(CUtensorMap* map, const GemmDesc& desc, const GemmArgs& args, int 
   return encode(map, desc.x, 2, args.x, sizes, strides, box);
 }
 
-/// w as [n / group, i, t, e, k] with n = group g + (group / 4) t + 2i + e: the order of columns in gemm_sm90_device.cuh.
+/// w as [n / group, i, t, e, k] with n = group g + (group / 4) t + 2i + e: the order of columns in
+/// gemm_sm90_device.cuh.
 bool encode_w(CUtensorMap* map, const GemmDesc& desc, const GemmArgs& args, int rows, int group) {
   const int e = element_bytes(desc.x);
   const cuuint64_t k = desc.k, pitch = k * e, v = group / 4;
@@ -150,16 +185,20 @@ const char* refuse(const GemmDesc& desc, const GemmTile& tile) noexcept {
   const bool integer = desc.x == DType::s8;
   if (desc.y != DType::f16 && desc.y != DType::f32 && !(integer && (desc.y == DType::s8 || desc.y == DType::u8)))
     return "output type is none of s8, u8 (from 8-bit operands), f16, f32";
-  if (desc.activation != Activation::none && desc.activation != Activation::gelu_erf) return "activation is neither none nor erf GELU";
+  if (desc.activation != Activation::none && desc.activation != Activation::gelu_erf)
+    return "activation is neither none nor erf GELU";
   if (desc.k * element_bytes(desc.x) % 16 != 0) return "rows of k are not a multiple of 16 bytes";
   if (desc.n % 8 != 0) return "n is not a multiple of 8";
   if (desc.column_offset) return "input with a zero point";
-  if (desc.row_scale && !(integer && (desc.y == DType::f16 || desc.y == DType::f32))) return "a scale per token needs a float output";
-  if (tile.family == GemmFamily::stationary && shared_of(desc, tile).stages < 3) return "k is too long to keep x in shared memory";
+  if (desc.row_scale && !(integer && (desc.y == DType::f16 || desc.y == DType::f32)))
+    return "a scale per token needs a float output";
+  if (tile.family == GemmFamily::stationary && shared_of(desc, tile).stages < 3)
+    return "k is too long to keep x in shared memory";
   return nullptr;
 }
 
-int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUstream_st* stream, bool dependent) noexcept {
+int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUstream_st* stream,
+           bool dependent) noexcept {
   const int index = (int)(&tile - kTiles.data());
   const Out out = out_of(desc.y);
   const bool gelu = desc.activation == Activation::gelu_erf;
@@ -175,12 +214,14 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   const int cm = tile.cluster_m, cn = tile.cluster_n, cluster = cm * cn;
   GemmDevice device{};
   device.m = (int)args.m, device.n = (int)desc.n, device.k_blocks = k_blocks(desc);
-  device.tiles_m = (int)divide_up(args.m, (int64_t)tile.rows * cm), device.tiles_n = (int)divide_up(desc.n, (int64_t)tile.columns * cn);
+  device.tiles_m = (int)divide_up(args.m, (int64_t)tile.rows * cm),
+  device.tiles_n = (int)divide_up(desc.n, (int64_t)tile.columns * cn);
   device.stages = shared.stages;
   device.ldy = (int)args.ldy, device.y = args.y;
   device.scale = args.scale, device.bias = desc.bias ? args.bias : nullptr, device.inv_scale = args.requant.inv_scale;
   device.row_scale = desc.row_scale ? args.row_scale : nullptr;
-  device.lo = (float)(args.requant.lo - args.requant.zero_point), device.hi = (float)(args.requant.hi - args.requant.zero_point);
+  device.lo = (float)(args.requant.lo - args.requant.zero_point),
+  device.hi = (float)(args.requant.hi - args.requant.zero_point);
   device.magic = kRoundMagic + (float)args.requant.zero_point;
   device.span = device.hi - device.lo, device.shift = -device.lo / device.span, device.base = device.magic + device.lo;
   device.inv_factor = out == Out::s8 && gelu ? 0.5f / device.span : 1.0f;
@@ -199,7 +240,9 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};
   config.gridDim = dim3((unsigned)(clusters * cluster));
-  config.blockDim = dim3(tile.family == GemmFamily::small ? 128 * tile.split + 32 : tile.family == GemmFamily::stationary ? 128 * (tile.split + 1) : 384);
+  config.blockDim = dim3(tile.family == GemmFamily::small        ? 128 * tile.split + 32
+                         : tile.family == GemmFamily::stationary ? 128 * (tile.split + 1)
+                                                                 : 384);
   config.dynamicSmemBytes = shared.bytes;
   config.stream = stream;
   config.attrs = attributes;
@@ -223,7 +266,8 @@ const GemmTile* choose(const GemmDesc& desc, int64_t m, int sms) noexcept {
     if (refuse(desc, tile) != nullptr) continue;
     const Cost& cost = kInstances[i].cost;
     const int cluster = tile.cluster_m * tile.cluster_n;
-    const int64_t tiles = divide_up(m, (int64_t)tile.rows * tile.cluster_m) * divide_up(desc.n, (int64_t)tile.columns * tile.cluster_n);
+    const int64_t tiles =
+        divide_up(m, (int64_t)tile.rows * tile.cluster_m) * divide_up(desc.n, (int64_t)tile.columns * tile.cluster_n);
     const double turns = (double)divide_up(tiles, std::max(1, sms / cluster));
     const bool gelu = desc.activation == Activation::gelu_erf;
     const double us = cost.start + turns * (cost.tile + (gelu ? cost.gelu : 0.0) + cost.block * k_blocks(desc));

@@ -1,7 +1,8 @@
 // GEMMs for compute capability 9.0 (wgmma, bulk tensor copies): y = epilogue(x . w^T), see GemmDesc and GemmArgs.
 //
-// One kernel family a regime: `stationary` (x stays in shared memory, short k, many rows), `stream` (any k, many rows), `small`
-// (few rows). A tile names an instance; which one is best for a shape is found by measuring (`gemm_tiles`) or by `choose`.
+// One kernel family a regime: `stationary` (x stays in shared memory, short k, many rows), `stream` (any k, many rows),
+// `small` (few rows). A tile names an instance; which one is best for a shape is found by measuring (`gemm_tiles`) or
+// by `choose`.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +19,9 @@ enum class GemmFamily : uint8_t { stationary, stream, small };
 
 /// One compiled shape of block.
 struct GemmTile {
-  std::string_view name;    ///< "stationary_s8_192_c2_g2"
+  std::string_view name;  ///< "stationary_s8_192_c2_g2"
   GemmFamily family = GemmFamily::stream;
-  DType type = DType::s8;   ///< of x and w
+  DType type = DType::s8;            ///< of x and w
   int rows = 0, columns = 0;         ///< of y, a block
   int cluster_m = 1, cluster_n = 1;  ///< blocks that share loads
   int split = 1;                     ///< small: warpgroups that divide k; stationary: warpgroups that take turns
@@ -38,8 +39,10 @@ const GemmTile* choose(const GemmDesc& desc, int64_t m, int multiprocessors) noe
 /// w: [n, k] row-major -> the same, padded with zero rows to a multiple of 32 (`packed_rows`).
 constexpr int64_t packed_rows(int64_t n) noexcept { return (n + 31) / 32 * 32; }
 
-/// Enqueues on the stream; works in graph capture. `dependent`: programmatic dependent launch on the kernel before it (weights
-/// are fetched before that one has finished). Returns a cudaError_t. All pointers are device pointers, 16-byte aligned; ldx in elements.
-int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUstream_st* stream, bool dependent) noexcept;
+/// Enqueues on the stream; works in graph capture. `dependent`: programmatic dependent launch on the kernel before it
+/// (weights are fetched before that one has finished). Returns a cudaError_t. All pointers are device pointers, 16-byte
+/// aligned; ldx in elements.
+int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUstream_st* stream,
+           bool dependent) noexcept;
 
 }  // namespace octet::kernels::cuda

@@ -2,10 +2,11 @@
 //
 // y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), then f32, f16 or requantized to 8 bits.
 //
-// Column order. A wgmma accumulator gives a thread columns 8j + 2t + {0, 1} of a row (t = lane % 4). The copy engine brings the rows
-// of w into shared memory in such an order (a five-dimensional view of w) that register group j = 4g + i of thread t holds the output
-// columns 32g + 8t + 2i + {0, 1}: eight neighbouring columns a thread, so that the epilogue needs no shuffle and no shared memory:
-// four threads write 32 neighbouring 8-bit values (one sector) or 64 bytes of f16.
+// Column order. A wgmma accumulator gives a thread columns 8j + 2t + {0, 1} of a row (t = lane % 4). The copy engine
+// brings the rows of w into shared memory in such an order (a five-dimensional view of w) that register group j = 4g +
+// i of thread t holds the output columns 32g + 8t + 2i + {0, 1}: eight neighbouring columns a thread, so that the
+// epilogue needs no shuffle and no shared memory: four threads write 32 neighbouring 8-bit values (one sector) or 64
+// bytes of f16.
 #pragma once
 
 #include <utility>
@@ -23,12 +24,13 @@ __device__ __forceinline__ float gelu_fast(float x) {
   return x * ptx::reciprocal_fast(1.0f + ptx::exp2_fast(x * p));
 }
 
-/// Low byte = quantize(x, inv_scale, zero_point, lo, hi) of core/int8.h (for |lo|, |hi| < 2^22), of GELU(x) when `gelu`.
+/// Low byte = quantize(x, inv_scale, zero_point, lo, hi) of core/int8.h (for |lo|, |hi| < 2^22), of GELU(x) when
+/// `gelu`.
 template <bool gelu>
 __device__ __forceinline__ uint32_t quantize_bits(float x, float inv_scale, const GemmDevice& args) {
   if constexpr (gelu) {
-    // The same P as above in the form x/2 (1 + tanh(x P ln2 / 2)): one transcendental; the clamp is the multiply-add's saturation to
-    // [0, 1]. Differs from the exact form by one step in under 1 % of values.
+    // The same P as above in the form x/2 (1 + tanh(x P ln2 / 2)): one transcendental; the clamp is the multiply-add's
+    // saturation to [0, 1]. Differs from the exact form by one step in under 1 % of values.
     const float s = fminf(x * x, 25.0f);
     const float p = fmaf(fmaf(-3.5151767e-4f, s, 3.7005651e-2f), s, 0.79750785f);
     const float twice = fmaf(x, ptx::tanh_fast(x * p), x);
@@ -46,18 +48,17 @@ __device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t 
 /// Fetches rows of w, in column order, for blocks in `mask` of the cluster (0: this block alone).
 __device__ __forceinline__ void fetch_w(uint32_t dst, const CUtensorMap* map, uint32_t bar, int k, int group,
                                         uint16_t mask) {
-  if (mask != 0)
-    ptx::tma_load_5d_multicast(dst, map, bar, k, 0, 0, 0, group, mask);
-  else
-    ptx::tma_load_5d(dst, map, bar, k, 0, 0, 0, group);
+  if (mask != 0) ptx::tma_load_5d_multicast(dst, map, bar, k, 0, 0, 0, group, mask);
+  else ptx::tma_load_5d(dst, map, bar, k, 0, 0, 0, group);
 }
 
-/// Bytes of shared memory that hold a tile's scale, bias and inv_scale: reading them from device memory column group by column
-/// group cost 1,000 cycles a group.
+/// Bytes of shared memory that hold a tile's scale, bias and inv_scale: reading them from device memory column group by
+/// column group cost 1,000 cycles a group.
 template <int N>
 constexpr int kVectorBytes = 3 * N * 4;
 
-/// Brings the vectors of columns [column, column + N) into shared memory; `thread` of `threads`, which synchronize afterwards.
+/// Brings the vectors of columns [column, column + N) into shared memory; `thread` of `threads`, which synchronize
+/// afterwards.
 template <int N>
 __device__ __forceinline__ void fetch_vectors(float* to, const GemmDevice& args, int column, int thread, int threads) {
   for (int i = thread; i < N; i += threads) {
@@ -73,10 +74,11 @@ __device__ __forceinline__ void load8(float (&v)[8], const float* p) {
   v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
 
-/// Writes H accumulators of 64 rows by N columns; `row` is the first row of the warpgroup's tile, `column` its first column,
-/// `vectors` what fetch_vectors brought.
+/// Writes H accumulators of 64 rows by N columns; `row` is the first row of the warpgroup's tile, `column` its first
+/// column, `vectors` what fetch_vectors brought.
 template <Out out, bool gelu, int H, int N, class Acc>
-__device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevice& args, const float* vectors, int row, int column) {
+__device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevice& args, const float* vectors, int row,
+                                           int column) {
   static_assert(N % 32 == 0, "column groups are 32 wide");
   constexpr int bytes = out == Out::s8 ? 1 : out == Out::f16 ? 2 : 4;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -116,15 +118,13 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           const Acc a = acc[h][16 * g + 4 * (i / 2) + 2 * r + i % 2];
-          if constexpr (by_row)
-            v[i] = fmaf(__fmul_rn(__int2float_rn(a), row_scale[h][r]), scale[i], bias[i]);
-          else if constexpr (integer)
-            v[i] = fmaf(__int2float_rn(a), scale[i], bias[i]);
-          else
-            v[i] = a + bias[i];
+          if constexpr (by_row) v[i] = fmaf(__fmul_rn(__int2float_rn(a), row_scale[h][r]), scale[i], bias[i]);
+          else if constexpr (integer) v[i] = fmaf(__int2float_rn(a), scale[i], bias[i]);
+          else v[i] = a + bias[i];
           if constexpr (gelu && out != Out::s8) v[i] = gelu_fast(v[i]);
         }
-        // No branch: the compiler interleaves the groups, and one warp a scheduler has nothing else to hide latency with.
+        // No branch: the compiler interleaves the groups, and one warp a scheduler has nothing else to hide latency
+        // with.
         constexpr int at = g * 32 * bytes;
         const auto store = [&]<int offset>(std::integral_constant<int, offset>, auto value) {
           ptx::store_inside<offset>(y[h][r], row + h * 64 + r * 8, args.m, column + g * 32, args.n, value);
@@ -133,7 +133,8 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
           uint32_t q[8];
 #pragma unroll
           for (int i = 0; i < 8; ++i) q[i] = quantize_bits<gelu>(v[i], inv[i], args);
-          store(std::integral_constant<int, at>(), make_uint2(pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7])));
+          store(std::integral_constant<int, at>(),
+                make_uint2(pack_bytes(q[0], q[1], q[2], q[3]), pack_bytes(q[4], q[5], q[6], q[7])));
         } else if constexpr (out == Out::f16) {
           uint32_t q[4];
 #pragma unroll
@@ -151,7 +152,8 @@ __device__ __forceinline__ void store_tile(Acc (&acc)[H][N / 2], const GemmDevic
         }
       }
   };
-  [&]<int... g>(std::integer_sequence<int, g...>) { (finish(std::integral_constant<int, g>()), ...); }(std::make_integer_sequence<int, N / 32>());
+  [&]<int... g>(std::integer_sequence<int, g...>) { (finish(std::integral_constant<int, g>()), ...); }
+  (std::make_integer_sequence<int, N / 32>());
 }
 
 }  // namespace octet::kernels::cuda

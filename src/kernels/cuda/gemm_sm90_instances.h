@@ -1,29 +1,30 @@
-// Between the host side of the sm_90a GEMMs and their compiled kernels: one function a tile, spread over files that compile in seconds.
+// Between the host side of the sm_90a GEMMs and their compiled kernels: one function a tile, spread over files that
+// compile in seconds.
 #pragma once
 
 #include <stdint.h>
 
 namespace octet::kernels::cuda {
 
-constexpr int kBlockBytes = 128;  // bytes of k in a row of shared memory: the widest swizzle
-constexpr int kBarrierBytes = 512;  // of shared memory, at its end
+constexpr int kBlockBytes = 128;            // bytes of k in a row of shared memory: the widest swizzle
+constexpr int kBarrierBytes = 512;          // of shared memory, at its end
 constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
 
 /// What every kernel gets beside its two tensor maps.
 struct GemmDevice {
-  int m, n, k_blocks;      // k_blocks: blocks of kBlockBytes
-  int tiles_m, tiles_n;    // of the whole problem, in cluster tiles
+  int m, n, k_blocks;    // k_blocks: blocks of kBlockBytes
+  int tiles_m, tiles_n;  // of the whole problem, in cluster tiles
   int stages;
-  int ldy;                 // elements
+  int ldy;  // elements
   void* y;
-  const float* scale;      // [n], 8-bit operands only
-  const float* bias;       // [n] or nullptr
-  const float* inv_scale;  // [n], 8-bit output only
-  const float* row_scale;  // [m] or nullptr
-  float lo, hi;            // bounds minus the zero point
-  float magic;             // kRoundMagic plus the zero point
-  float inv_factor;        // inv_scale is multiplied by it: 1 / (2 span) for GELU to 8 bits, else 1
-  float span, shift, base; // hi - lo, -lo / span, magic + lo
+  const float* scale;       // [n], 8-bit operands only
+  const float* bias;        // [n] or nullptr
+  const float* inv_scale;   // [n], 8-bit output only
+  const float* row_scale;   // [m] or nullptr
+  float lo, hi;             // bounds minus the zero point
+  float magic;              // kRoundMagic plus the zero point
+  float inv_factor;         // inv_scale is multiplied by it: 1 / (2 span) for GELU to 8 bits, else 1
+  float span, shift, base;  // hi - lo, -lo / span, magic + lo
 };
 
 enum class Out { s8, f16, f32 };
@@ -32,10 +33,13 @@ enum class Out { s8, f16, f32 };
 template <bool with_s8, class Get>
 const void* pick_instance(Out out, bool gelu, Get get) {
   if constexpr (with_s8) {
-    if (out == Out::s8) return gelu ? get.template operator()<Out::s8, true>() : get.template operator()<Out::s8, false>();
+    if (out == Out::s8)
+      return gelu ? get.template operator()<Out::s8, true>() : get.template operator()<Out::s8, false>();
   }
-  if (out == Out::f16) return gelu ? get.template operator()<Out::f16, true>() : get.template operator()<Out::f16, false>();
-  if (out == Out::f32) return gelu ? get.template operator()<Out::f32, true>() : get.template operator()<Out::f32, false>();
+  if (out == Out::f16)
+    return gelu ? get.template operator()<Out::f16, true>() : get.template operator()<Out::f16, false>();
+  if (out == Out::f32)
+    return gelu ? get.template operator()<Out::f32, true>() : get.template operator()<Out::f32, false>();
   return nullptr;
 }
 

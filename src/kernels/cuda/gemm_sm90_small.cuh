@@ -1,6 +1,6 @@
-// GEMM for few rows of x: one 64 x N tile a block, so that small N puts all multiprocessors to work; k is divided among W
-// warpgroups of the block, whose partial sums meet in shared memory. What counts here is latency: one warp requests every
-// block of w before it waits for the kernel before (dependent launch), then x, as far as shared memory reaches.
+// GEMM for few rows of x: one 64 x N tile a block, so that small N puts all multiprocessors to work; k is divided among
+// W warpgroups of the block, whose partial sums meet in shared memory. What counts here is latency: one warp requests
+// every block of w before it waits for the kernel before (dependent launch), then x, as far as shared memory reaches.
 #pragma once
 
 #include "kernels/cuda/gemm_sm90_device.cuh"
@@ -15,7 +15,8 @@ __global__ void __launch_bounds__(128 * W + 32, 1)
   using Acc = typename Mma::Acc;
   constexpr int kXBytes = 64 * kBlockBytes, kWBytes = N * kBlockBytes, kMaxStages = 32;
   constexpr int kElements = kBlockBytes / sizeof(T);
-  constexpr int kGroup = N % 32 == 0 ? 32 : 16, kColumns = kGroup / 4;  // neighbouring columns a thread finishes at once
+  constexpr int kGroup = N % 32 == 0 ? 32 : 16,
+                kColumns = kGroup / 4;  // neighbouring columns a thread finishes at once
   extern __shared__ __align__(1024) uint8_t dynamic[];
   const uint32_t smem = ptx::smem_address(dynamic);
   constexpr int kSumBytes = W * 128 * (N / 2) * 4;
@@ -109,11 +110,10 @@ __global__ void __launch_bounds__(128 * W + 32, 1)
     for (int e = 0; e < kColumns; ++e) {
       Acc a = 0;
 #pragma unroll
-      for (int w = 0; w < W; ++w) a += sums[(w * (N / 2) + g * (kGroup / 2) + 4 * (e / 2) + 2 * r + e % 2) * 128 + thread];
-      if constexpr (__is_same(Acc, float))
-        v[e] = a + vector[N + e];
-      else
-        v[e] = fmaf(__fmul_rn(__int2float_rn(a), row_scale), vector[e], vector[N + e]);
+      for (int w = 0; w < W; ++w)
+        a += sums[(w * (N / 2) + g * (kGroup / 2) + 4 * (e / 2) + 2 * r + e % 2) * 128 + thread];
+      if constexpr (__is_same(Acc, float)) v[e] = a + vector[N + e];
+      else v[e] = fmaf(__fmul_rn(__int2float_rn(a), row_scale), vector[e], vector[N + e]);
       if constexpr (gelu && out != Out::s8) v[e] = gelu_fast(v[e]);
     }
     const int64_t at = (int64_t)i * args.ldy + c;

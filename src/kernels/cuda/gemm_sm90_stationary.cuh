@@ -1,10 +1,12 @@
-// GEMM for short k (the 128 rows of x of a block stay in shared memory): what binds on this chip is not the tensor cores but
-// the bytes that the second-level cache and shared memory deliver to them, so x is read once and only w streams.
+// GEMM for short k (the 128 rows of x of a block stay in shared memory): what binds on this chip is not the tensor
+// cores but the bytes that the second-level cache and shared memory deliver to them, so x is read once and only w
+// streams.
 //
-// A cluster of CM blocks takes CM neighbouring 128-row blocks of x and a run of column tiles; each block fetches 1/CM of every w tile
-// and multicasts it. One warp of the first warpgroup feeds; G other warpgroups take turns: while one multiplies its 128xN tile, the
-// others convert and write theirs (so the epilogue costs no time as long as it is shorter than G - 1 main loops).
-// Shared memory: k_blocks x 16 KiB of x, `stages` x (N x 128 bytes) of w, the vectors of G tiles, barriers.
+// A cluster of CM blocks takes CM neighbouring 128-row blocks of x and a run of column tiles; each block fetches 1/CM
+// of every w tile and multicasts it. One warp of the first warpgroup feeds; G other warpgroups take turns: while one
+// multiplies its 128xN tile, the others convert and write theirs (so the epilogue costs no time as long as it is
+// shorter than G - 1 main loops). Shared memory: k_blocks x 16 KiB of x, `stages` x (N x 128 bytes) of w, the vectors
+// of G tiles, barriers.
 #pragma once
 
 #include "kernels/cuda/gemm_sm90_device.cuh"
@@ -24,8 +26,9 @@ __global__ void __launch_bounds__(128 * (G + 1), 1)
   float* vectors = (float*)(dynamic + args.k_blocks * kXBytes + args.stages * kWBytes);
   static_assert(8 * (2 * kMaxBlocks + 2 * kMaxStages + 2 * G) <= kBarrierBytes);
   static_assert(G == 2 || G == 3, "registers are divided for two or three warpgroups");
-  const uint32_t x_full = ptx::smem_address(vectors) + G * kVectorBytes<N>, x_empty = x_full + 8 * kMaxBlocks, w_full = x_empty + 8 * kMaxBlocks,
-                 w_empty = w_full + 8 * kMaxStages, vectors_full = w_empty + 8 * kMaxStages, vectors_empty = vectors_full + 8 * G;
+  const uint32_t x_full = ptx::smem_address(vectors) + G * kVectorBytes<N>, x_empty = x_full + 8 * kMaxBlocks,
+                 w_full = x_empty + 8 * kMaxBlocks, w_empty = w_full + 8 * kMaxStages,
+                 vectors_full = w_empty + 8 * kMaxStages, vectors_empty = vectors_full + 8 * G;
   const uint32_t rank = CM > 1 ? ptx::cluster_rank() : 0;
   const int cluster = blockIdx.x / CM, clusters = gridDim.x / CM;
   const int k_blocks = args.k_blocks, stages = args.stages;
@@ -58,7 +61,8 @@ __global__ void __launch_bounds__(128 * (G + 1), 1)
     __syncthreads();
   }
 
-  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), group = warp / 4;  // uniform in the compiler's eyes too
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0),
+            group = warp / 4;  // uniform in the compiler's eyes too
   if (group == 0) {
     ptx::drop_registers<(G == 2 ? 40 : 32)>();
     if (warp == 0 && ptx::elect_one()) {
@@ -132,7 +136,8 @@ __global__ void __launch_bounds__(128 * (G + 1), 1)
       auto multiply = [&](int kb, bool fresh) {
         ptx::mbarrier_wait(x_full + 8 * kb, x_parity);
         ptx::mbarrier_wait(w_full + 8 * stage, parity);
-        const uint64_t a = ptx::wgmma_descriptor(x_smem + kb * kXBytes), b = ptx::wgmma_descriptor(w_smem + stage * kWBytes);
+        const uint64_t a = ptx::wgmma_descriptor(x_smem + kb * kXBytes),
+                       b = ptx::wgmma_descriptor(w_smem + stage * kWBytes);
         ptx::wgmma_fence();
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
@@ -142,10 +147,8 @@ __global__ void __launch_bounds__(128 * (G + 1), 1)
         ptx::wgmma_commit();
       };
       auto release = [&](int done_stage, int done_block) {
-        if constexpr (CM > 1)
-          ptx::mbarrier_arrive_remote_if(lane < CM, w_empty + 8 * done_stage, lane);
-        else
-          ptx::mbarrier_arrive_if(lane == 0, w_empty + 8 * done_stage);
+        if constexpr (CM > 1) ptx::mbarrier_arrive_remote_if(lane < CM, w_empty + 8 * done_stage, lane);
+        else ptx::mbarrier_arrive_if(lane == 0, w_empty + 8 * done_stage);
         ptx::mbarrier_arrive_if(lane < releases, x_empty + 8 * done_block);
       };
       if (tile > first) ptx::barrier_sync(1 + turn, 256);

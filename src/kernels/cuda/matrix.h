@@ -20,7 +20,8 @@ struct MatrixOut {
   DType type = DType::f32;
   int64_t ld = 0;
   const float* inv_scale = nullptr;  ///< device [columns], for s8 with fixed scales
-  float* row_scale = nullptr;        ///< device [rows]: when set (s8), the row's own scale amax / 127 is used and written here
+  float* row_scale =
+      nullptr;  ///< device [rows]: when set (s8), the row's own scale amax / 127 is used and written here
 };
 
 }  // namespace octet::kernels::cuda

@@ -1,5 +1,6 @@
 // Add, LayerNorm and quantize. Two kernels with the same arithmetic, so that a row has the same bits in both:
-//  persistent  the widths and types of common encoders: a warp goes down the rows with the per-channel vectors in registers. Reading them again for
+//  persistent  the widths and types of common encoders: a warp goes down the rows with the per-channel vectors in
+//  registers. Reading them again for
 //              each row is what would bind: 5 x 4 bytes of them against 3 bytes of s8 data.
 //  rows        everything else: a warp owns one row, or two when there are many.
 #include "kernels/cuda/norm.h"
@@ -29,8 +30,8 @@ __device__ __forceinline__ void load_scale(float (&scale)[V], const float* p, in
   if constexpr (kType == DType::s8) load_floats(scale, p + column);
 }
 
-/// One warp a row at a time, down the matrix, a + b with both present. hidden = 32 V N exactly. The per-channel vectors stay in registers, and the
-/// next row is loaded while this one is worked on.
+/// One warp a row at a time, down the matrix, a + b with both present. hidden = 32 V N exactly. The per-channel vectors
+/// stay in registers, and the next row is loaded while this one is worked on.
 template <DType kA, DType kB, int V, int N>
 __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant__ NormArgs a) {
   using Tile = Rows<V, N, 1>;
@@ -114,8 +115,10 @@ cudaError_t run_persistent(const NormArgs& a, cudaStream_t stream) {
     return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, 128, 0) == cudaSuccess && n > 0 ? n : 1;
   }();
   const int threads = a.tokens <= 1024 ? 32 : 128;
-  const int64_t blocks = (a.tokens + threads / 32 - 1) / (threads / 32), resident = int64_t(sm_count()) * fit * (128 / threads);
-  return launch(kernel, dim3(unsigned(blocks < resident ? blocks : resident)), dim3(threads), 0, stream, a.dependent_launch, a);
+  const int64_t blocks = (a.tokens + threads / 32 - 1) / (threads / 32),
+                resident = int64_t(sm_count()) * fit * (128 / threads);
+  return launch(kernel, dim3(unsigned(blocks < resident ? blocks : resident)), dim3(threads), 0, stream,
+                a.dependent_launch, a);
 }
 
 cudaError_t run_rows(const NormArgs& args, cudaStream_t stream) {
@@ -124,7 +127,8 @@ cudaError_t run_rows(const NormArgs& args, cudaStream_t stream) {
     const auto go = [&](auto kernel, int rows) {
       const int threads = args.tokens <= 512 ? 32 : 128;
       const int64_t per_block = threads / 32 * rows;
-      return launch(kernel, dim3(unsigned((args.tokens + per_block - 1) / per_block)), dim3(threads), 0, stream, args.dependent_launch, args);
+      return launch(kernel, dim3(unsigned((args.tokens + per_block - 1) / per_block)), dim3(threads), 0, stream,
+                    args.dependent_launch, args);
     };
     const int wanted = args.rows_per_warp > 0 ? args.rows_per_warp : args.tokens >= 2048 ? 2 : 1;
     if constexpr (V * N <= 32) {

@@ -1,5 +1,6 @@
-// Pooling: one block per batch row; thread groups of `columns / 8` take every n-th token, their partial results are folded in a fixed order.
-// Dense: one warp per (output, 8 rows); lanes stride over the inputs, so a weight row is read once for 8 rows.
+// Pooling: one block per batch row; thread groups of `columns / 8` take every n-th token, their partial results are
+// folded in a fixed order. Dense: one warp per (output, 8 rows); lanes stride over the inputs, so a weight row is read
+// once for 8 rows.
 #include "kernels/cuda/pool.h"
 
 #include "kernels/cuda/device/activation.cuh"
@@ -18,8 +19,10 @@ __device__ __forceinline__ void store_float(float x, const MatrixOut& m, int64_t
   else static_cast<__nv_bfloat16*>(m.data)[at] = __float2bfloat16_rn(x);
 }
 
-/// Reads tokens token0 + lane, + lanes, ... of 8 columns. Type is resolved outside the loop, so that loads of several tokens overlap.
-__device__ __forceinline__ void gather(float (&v)[8], const PoolArgs& a, int64_t token0, int length, int column, int lane, int lanes) {
+/// Reads tokens token0 + lane, + lanes, ... of 8 columns. Type is resolved outside the loop, so that loads of several
+/// tokens overlap.
+__device__ __forceinline__ void gather(float (&v)[8], const PoolArgs& a, int64_t token0, int length, int column,
+                                       int lane, int lanes) {
   with_type(a.in.type, [&](auto type) {
     constexpr DType kType = decltype(type)::value;
     const bool is_max = a.pooling == Pooling::max;
@@ -77,14 +80,16 @@ __global__ __launch_bounds__(kPoolThreads) void pool_kernel(const __grid_constan
     for (int i = 0; i < kPoolThreads / 32; ++i) total += squares_of_warp[i];
     factor = 1.0f / fmaxf(sqrtf(total), 1e-12f);
   }
-  for (int c = threadIdx.x; c < a.columns; c += kPoolThreads) store_float(partial[c] * factor, a.out, row * a.out.ld + c);
+  for (int c = threadIdx.x; c < a.columns; c += kPoolThreads)
+    store_float(partial[c] * factor, a.out, row * a.out.ld + c);
 }
 
 constexpr int kDenseRows = 8, kDenseWarps = 4;
 
 __global__ __launch_bounds__(32 * kDenseWarps) void dense_kernel(const __grid_constant__ DenseArgs a) {
   launch_dependents();
-  const int lane = threadIdx.x & 31, output = blockIdx.x * kDenseWarps + threadIdx.x / 32, row0 = blockIdx.y * kDenseRows;
+  const int lane = threadIdx.x & 31, output = blockIdx.x * kDenseWarps + threadIdx.x / 32,
+            row0 = blockIdx.y * kDenseRows;
   wait_for_inputs();
   if (output >= a.outputs) return;
   int64_t at[kDenseRows];
@@ -102,7 +107,8 @@ __global__ __launch_bounds__(32 * kDenseWarps) void dense_kernel(const __grid_co
         const auto raw_w = load_raw<bytes_of<kWeight>, 8>(element<kWeight>(a.weight, int64_t(output) * a.inputs + i));
         Raw<bytes_of<kIn>, 8> raw_x[kDenseRows];  // all loads before the first use
 #pragma unroll
-        for (int r = 0; r < kDenseRows; ++r) raw_x[r] = load_raw<bytes_of<kIn>, 8>(element<kIn>(a.in.data, at[r] * a.in.ld + i));
+        for (int r = 0; r < kDenseRows; ++r)
+          raw_x[r] = load_raw<bytes_of<kIn>, 8>(element<kIn>(a.in.data, at[r] * a.in.ld + i));
         float w[8];
         unpack<kWeight>(w, raw_w);
         if constexpr (kIn == DType::s8) {
@@ -138,7 +144,8 @@ cudaError_t pool(const PoolArgs& args, cudaStream_t stream) noexcept {
   if (args.rows == 0) return cudaSuccess;
   if (args.columns % 8 != 0 || args.columns > 8192) return cudaErrorInvalidValue;
   const int groups = args.columns / 8, lanes = groups < kPoolThreads ? kPoolThreads / groups : 1;
-  return launch(pool_kernel, dim3(args.rows), dim3(kPoolThreads), size_t(lanes) * args.columns * 4, stream, args.dependent_launch, args);
+  return launch(pool_kernel, dim3(args.rows), dim3(kPoolThreads), size_t(lanes) * args.columns * 4, stream,
+                args.dependent_launch, args);
 }
 
 cudaError_t dense(const DenseArgs& args, cudaStream_t stream) noexcept {

@@ -1,4 +1,5 @@
-// The rows of the tables that run on CUDA: descriptors and arguments of the engine, translated for the kernels of this folder.
+// The rows of the tables that run on CUDA: descriptors and arguments of the engine, translated for the kernels of this
+// folder.
 #include "kernels/rows.h"
 
 #include <cuda_runtime.h>
@@ -39,8 +40,12 @@ const char* refuse_sm90(const GemmDesc& desc, const Target& target, DType type) 
   }
   return reason;
 }
-const char* refuse_s8(const GemmDesc& desc, const Target& target) noexcept { return refuse_sm90(desc, target, DType::s8); }
-const char* refuse_f16(const GemmDesc& desc, const Target& target) noexcept { return refuse_sm90(desc, target, DType::f16); }
+const char* refuse_s8(const GemmDesc& desc, const Target& target) noexcept {
+  return refuse_sm90(desc, target, DType::s8);
+}
+const char* refuse_f16(const GemmDesc& desc, const Target& target) noexcept {
+  return refuse_sm90(desc, target, DType::f16);
+}
 
 int64_t padded_bytes(const GemmDesc& desc) noexcept { return packed_rows(desc.n) * desc.k * size_of(desc.w); }
 void pack_padded(const GemmDesc& desc, const void* w, unsigned char* packed) noexcept {
@@ -63,7 +68,9 @@ const char* refuse_dense(const GemmDesc& desc, const Target&) noexcept {
   return nullptr;
 }
 int64_t plain_bytes(const GemmDesc& desc) noexcept { return desc.n * desc.k * size_of(desc.w); }
-void pack_plain(const GemmDesc& desc, const void* w, unsigned char* packed) noexcept { std::memcpy(packed, w, static_cast<size_t>(plain_bytes(desc))); }
+void pack_plain(const GemmDesc& desc, const void* w, unsigned char* packed) noexcept {
+  std::memcpy(packed, w, static_cast<size_t>(plain_bytes(desc)));
+}
 
 Unary unary(Activation activation) noexcept {
   switch (activation) {
@@ -168,12 +175,17 @@ const char* refuse_outputs(int count, const OutputDesc* outputs) noexcept {
   return nullptr;
 }
 MatrixOut output(const OutputDesc& desc, const NormOutput& out, int64_t n) noexcept {
-  return {.data = out.y, .type = desc.dtype, .ld = n, .inv_scale = out.requant.inv_scale, .row_scale = desc.per_token ? out.row_scale : nullptr};
+  return {.data = out.y,
+          .type = desc.dtype,
+          .ld = n,
+          .inv_scale = out.requant.inv_scale,
+          .row_scale = desc.per_token ? out.row_scale : nullptr};
 }
 
 const char* refuse_norm(const NormDesc& desc, const Target&) noexcept {
   if (desc.n % 16 != 0 || desc.n > 4096) return "widths are multiples of 16 up to 4096";
-  if ((desc.a != DType::s8 && !is_float(desc.a)) || (desc.residual && desc.b != DType::s8 && !is_float(desc.b))) return "takes s8 or floats";
+  if ((desc.a != DType::s8 && !is_float(desc.a)) || (desc.residual && desc.b != DType::s8 && !is_float(desc.b)))
+    return "takes s8 or floats";
   return refuse_outputs(desc.outputs, desc.y);
 }
 void run_norm(const NormDesc& desc, const kernels::NormArgs& args, const Launch& launch_on) noexcept {
@@ -230,7 +242,9 @@ void run_pool(const PoolDesc& desc, const kernels::PoolArgs& args, const Launch&
   a.in = {.data = args.x, .type = desc.x, .ld = desc.n, .scale = args.x_scale};
   a.offsets = args.offsets;
   a.out = {.data = args.y, .type = desc.y, .ld = desc.n};
-  a.pooling = desc.kind == PoolKind::first ? Pooling::first : desc.kind == PoolKind::mean ? Pooling::mean : Pooling::max;
+  a.pooling = desc.kind == PoolKind::first  ? Pooling::first
+              : desc.kind == PoolKind::mean ? Pooling::mean
+                                            : Pooling::max;
   a.normalize = desc.normalize;
   a.rows = narrow(args.rows);
   a.columns = narrow(desc.n);
@@ -241,14 +255,16 @@ void run_pool(const PoolDesc& desc, const kernels::PoolArgs& args, const Launch&
 const char* refuse_elementwise(const ElementwiseDesc& desc, const Target&) noexcept {
   if (desc.n % 8 != 0) return "widths are multiples of 8";
   switch (desc.kind) {
-    case ElementwiseKind::activation: case ElementwiseKind::add: case ElementwiseKind::convert:
-      return is_float(desc.x) && is_float(desc.y) ? nullptr : "takes floats";
+    case ElementwiseKind::activation:
+    case ElementwiseKind::add:
+    case ElementwiseKind::convert: return is_float(desc.x) && is_float(desc.y) ? nullptr : "takes floats";
     case ElementwiseKind::quantize: return is_float(desc.x) && desc.y == DType::s8 ? nullptr : "writes s8";
     case ElementwiseKind::dequantize: return desc.x == DType::s8 && is_float(desc.y) ? nullptr : "takes s8";
     default: return "not on a GPU";
   }
 }
-void run_elementwise(const ElementwiseDesc& desc, const kernels::ElementwiseArgs& args, const Launch& launch_on) noexcept {
+void run_elementwise(const ElementwiseDesc& desc, const kernels::ElementwiseArgs& args,
+                     const Launch& launch_on) noexcept {
   ElementwiseArgs a;
   a.a = {.data = args.x, .type = desc.x, .ld = desc.n, .scale = args.scale};
   if (desc.kind == ElementwiseKind::add) a.b = {.data = args.x2, .type = desc.x, .ld = desc.n};
@@ -315,7 +331,8 @@ std::span<const PoolKernel> pool_rows() noexcept {
   return rows;
 }
 std::span<const ElementwiseKernel> elementwise_rows() noexcept {
-  static const ElementwiseKernel rows[] = {simple<ElementwiseKernel>("elementwise_cuda", refuse_elementwise, run_elementwise)};
+  static const ElementwiseKernel rows[] = {
+      simple<ElementwiseKernel>("elementwise_cuda", refuse_elementwise, run_elementwise)};
   return rows;
 }
 std::span<const ScoresKernel> scores_rows() noexcept { return {}; }

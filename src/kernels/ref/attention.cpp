@@ -1,9 +1,12 @@
-// Scalar attention: for each row of the batch, head and query i, P = softmax(q_i . k_j * score_scale[head] + bias), y_i = P v.
+// Scalar attention: for each row of the batch, head and query i, P = softmax(q_i . k_j * score_scale[head] + bias), y_i
+// = P v.
 //
-// s8: s = fma(acc, score_scale, bias) with bias 0 where there is none; softmax of int8.h; p is quantized with p_inv_scale;
+// s8: s = fma(acc, score_scale, bias) with bias 0 where there is none; softmax of int8.h; p is quantized with
+// p_inv_scale;
 //   context = acc * context_scale[channel].
 // dynamic: q and k are quantized per token over heads * head_dim values, v per row of the batch and channel;
-//   s = fma(acc * q_scale[i], k_scale[j] * score_scale, bias); context = acc * (context_scale[channel] * v_scale[channel]).
+//   s = fma(acc * q_scale[i], k_scale[j] * score_scale, bias); context = acc * (context_scale[channel] *
+//   v_scale[channel]).
 // float: products and sums in f32, free order.
 // Work is split over rows of the batch. Scratch is not used: the row's buffers come from the heap.
 #include <vector>
@@ -16,7 +19,8 @@ namespace {
 
 const char* refuse(const AttentionDesc& d, const Target&) noexcept {
   if (!is_float(d.y) && d.y != DType::s8) return "type of y";
-  if (d.dynamic) return d.qkv == DType::f32 && is_8bit(d.p) ? nullptr : "dynamic needs f32 inputs and 8-bit probabilities";
+  if (d.dynamic)
+    return d.qkv == DType::f32 && is_8bit(d.p) ? nullptr : "dynamic needs f32 inputs and 8-bit probabilities";
   if (d.qkv == DType::s8) return is_8bit(d.p) ? nullptr : "s8 inputs need 8-bit probabilities";
   return is_float(d.qkv) && is_float(d.p) ? nullptr : "float inputs need float probabilities";
 }
@@ -29,16 +33,19 @@ struct Integers {
   std::vector<float> q_scale, k_scale, v_scale;  // dynamic only: [length], [length], [width]
 };
 
-void quantize_tokens(const float* x, int64_t ld, int64_t length, int64_t width, std::vector<int32_t>& out, std::vector<float>& scale) {
+void quantize_tokens(const float* x, int64_t ld, int64_t length, int64_t width, std::vector<int32_t>& out,
+                     std::vector<float>& scale) {
   scale.resize(length);
   for (int64_t i = 0; i < length; ++i) {
     DynamicRange range = dynamic_range(row_amax(x + i * ld, width));
     scale[i] = range.scale;
-    for (int64_t c = 0; c < width; ++c) out[i * width + c] = int8::quantize(x[i * ld + c], range.inv_scale, 0, -127, 127);
+    for (int64_t c = 0; c < width; ++c)
+      out[i * width + c] = int8::quantize(x[i * ld + c], range.inv_scale, 0, -127, 127);
   }
 }
 
-void quantize_channels(const float* x, int64_t ld, int64_t length, int64_t width, std::vector<int32_t>& out, std::vector<float>& scale) {
+void quantize_channels(const float* x, int64_t ld, int64_t length, int64_t width, std::vector<int32_t>& out,
+                       std::vector<float>& scale) {
   scale.resize(width);
   for (int64_t c = 0; c < width; ++c) {
     float amax = 0.0f;
@@ -48,7 +55,8 @@ void quantize_channels(const float* x, int64_t ld, int64_t length, int64_t width
     }
     DynamicRange range = dynamic_range(amax);
     scale[c] = range.scale;
-    for (int64_t i = 0; i < length; ++i) out[i * width + c] = int8::quantize(x[i * ld + c], range.inv_scale, 0, -127, 127);
+    for (int64_t i = 0; i < length; ++i)
+      out[i * width + c] = int8::quantize(x[i * ld + c], range.inv_scale, 0, -127, 127);
   }
 }
 
@@ -84,9 +92,11 @@ void run_int_row(const AttentionDesc& d, const AttentionArgs& a, int64_t first, 
     for (int64_t i = 0; i < length; ++i) {
       for (int64_t j = 0; j < length; ++j) {
         int32_t acc = 0;
-        for (int64_t c = head * d.head_dim; c < (head + 1) * d.head_dim; ++c) acc += x.q[i * width + c] * x.k[j * width + c];
+        for (int64_t c = head * d.head_dim; c < (head + 1) * d.head_dim; ++c)
+          acc += x.q[i * width + c] * x.k[j * width + c];
         float scale = a.score_scale[head], bias = bias_at(d, a, head, i, j);
-        s[j] = d.dynamic ? int8::rescale_row(acc, x.q_scale[i], x.k_scale[j] * scale, bias) : int8::rescale(acc, scale, bias);
+        s[j] = d.dynamic ? int8::rescale_row(acc, x.q_scale[i], x.k_scale[j] * scale, bias)
+                         : int8::rescale(acc, scale, bias);
       }
       softmax(s.data(), length);
       for (int64_t j = 0; j < length; ++j) p[j] = int8::quantize(s[j], a.p_inv_scale, 0, a.p_lo, a.p_hi);

@@ -1,8 +1,8 @@
 // Scalar elementwise operations on [m, n].
 //
-// quantize, dequantize and fake_quant have a scale a channel. Ranges found here: quantize_token uses 127/amax and writes amax/127;
-// fake_quant_token and fake_quant_row_channel take requant.lo and .hi, with hi as the largest integer of the symmetric range.
-// Work is split over tokens, or over rows for fake_quant_row_channel.
+// quantize, dequantize and fake_quant have a scale a channel. Ranges found here: quantize_token uses 127/amax and
+// writes amax/127; fake_quant_token and fake_quant_row_channel take requant.lo and .hi, with hi as the largest integer
+// of the symmetric range. Work is split over tokens, or over rows for fake_quant_row_channel.
 #include <vector>
 
 #include "kernels/ref/scalar.h"
@@ -18,7 +18,8 @@ const char* refuse(const ElementwiseDesc& d, const Target&) noexcept {
     case ElementwiseKind::normalize:
     case ElementwiseKind::convert: return is_float(d.x) && is_float(d.y) ? nullptr : "needs float types";
     case ElementwiseKind::quantize: return is_float(d.x) && is_8bit(d.y) ? nullptr : "needs a float x and an 8-bit y";
-    case ElementwiseKind::quantize_token: return is_float(d.x) && d.y == DType::s8 ? nullptr : "needs a float x and an s8 y";
+    case ElementwiseKind::quantize_token:
+      return is_float(d.x) && d.y == DType::s8 ? nullptr : "needs a float x and an s8 y";
     case ElementwiseKind::dequantize: return is_8bit(d.x) && is_float(d.y) ? nullptr : "needs an 8-bit x and a float y";
     case ElementwiseKind::fake_quant:
     case ElementwiseKind::fake_quant_token:
@@ -74,8 +75,8 @@ void run_row_channel(const ElementwiseDesc& d, const ElementwiseArgs& a, int64_t
     }
     DynamicRange range = dynamic_range(amax, static_cast<float>(a.requant.hi));
     for (int64_t i = first; i < last; ++i)
-      y[i * d.n + c] = int8::dequantize(
-          int8::quantize(x[i * d.n + c], range.inv_scale, 0, a.requant.lo, a.requant.hi), range.scale, 0);
+      y[i * d.n + c] = int8::dequantize(int8::quantize(x[i * d.n + c], range.inv_scale, 0, a.requant.lo, a.requant.hi),
+                                        range.scale, 0);
   }
 }
 

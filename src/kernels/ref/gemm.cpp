@@ -1,8 +1,8 @@
 // Scalar GEMM: y[m,n] = act(x[m,k] . w[n,k]^T * scale[n] (* row_scale[m]) + bias[n]), requantized when y is 8-bit.
 //
-// 8-bit: the accumulator is exact in 32 bits; column_offset is subtracted from it; then rescale or rescale_row of int8.h with bias 0
-// where there is none. Floats: products are summed in f64 (float plans agree within rounding), then bias is
-// added. Packed weights are the row-major matrix as it is. Work is split over the rows of y.
+// 8-bit: the accumulator is exact in 32 bits; column_offset is subtracted from it; then rescale or rescale_row of
+// int8.h with bias 0 where there is none. Floats: products are summed in f64 (float plans agree within rounding), then
+// bias is added. Packed weights are the row-major matrix as it is. Work is split over the rows of y.
 #include "kernels/ref/scalar.h"
 #include "kernels/rows.h"
 
@@ -38,7 +38,8 @@ void run_int(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcep
                                        : dot(static_cast<const int8_t*>(a.x) + i * a.ldx, w, d.k);
         if (d.column_offset) acc -= a.column_offset[j];
         float bias = d.bias ? a.bias[j] : 0.0f;
-        float y = d.row_scale ? int8::rescale_row(acc, a.row_scale[i], a.scale[j], bias) : int8::rescale(acc, a.scale[j], bias);
+        float y = d.row_scale ? int8::rescale_row(acc, a.row_scale[i], a.scale[j], bias)
+                              : int8::rescale(acc, a.scale[j], bias);
         store(a.y, d.y, i * a.ldy + j, activate(d.activation, y), a.requant, j);
       }
   });
@@ -57,9 +58,11 @@ void run_float(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexc
       for (int64_t j = 0; j < d.n; ++j) {
         double sum = 0.0;
         if (d.x == DType::f32)
-          sum = dot(static_cast<const float*>(a.x) + i * a.ldx, reinterpret_cast<const float*>(a.packed) + j * d.k, d.k);
+          sum =
+              dot(static_cast<const float*>(a.x) + i * a.ldx, reinterpret_cast<const float*>(a.packed) + j * d.k, d.k);
         else
-          for (int64_t c = 0; c < d.k; ++c) sum += static_cast<double>(load(a.x, d.x, i * a.ldx + c)) * load(a.packed, d.w, j * d.k + c);
+          for (int64_t c = 0; c < d.k; ++c)
+            sum += static_cast<double>(load(a.x, d.x, i * a.ldx + c)) * load(a.packed, d.w, j * d.k + c);
         if (d.bias) sum += a.bias[j];
         store(a.y, d.y, i * a.ldy + j, activate(d.activation, static_cast<float>(sum)), a.requant, j);
       }

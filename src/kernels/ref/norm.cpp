@@ -1,9 +1,9 @@
 // Scalar LayerNorm and embedding.
 //
-// norm: x = dequantize(a) (+ dequantize(b)), one f32 addition. embed: x = (t0 + t1) + t2, an s8 table through its row's scale.
-// LayerNorm, two passes: mean = sum/n; var = sum(d*d)/n with d = x - mean and d*d added by fma; rstd = 1/sqrt(var + epsilon);
-// y = fma(d * rstd, gamma, beta). Sums run in 16 interleaved lanes. Per-token outputs: amax over the token, q = rint(y * (127/amax)),
-// row_scale = amax/127, both 0 when amax <= 2^-24. Work is split over tokens.
+// norm: x = dequantize(a) (+ dequantize(b)), one f32 addition. embed: x = (t0 + t1) + t2, an s8 table through its row's
+// scale. LayerNorm, two passes: mean = sum/n; var = sum(d*d)/n with d = x - mean and d*d added by fma; rstd =
+// 1/sqrt(var + epsilon); y = fma(d * rstd, gamma, beta). Sums run in 16 interleaved lanes. Per-token outputs: amax over
+// the token, q = rint(y * (127/amax)), row_scale = amax/127, both 0 when amax <= 2^-24. Work is split over tokens.
 #include <vector>
 
 #include "kernels/ref/scalar.h"

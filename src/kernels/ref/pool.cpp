@@ -1,7 +1,7 @@
 // Scalar pooling: first, mean or max of each row's tokens, then x / max(|x|, 1e-12) when `normalize`.
 //
-// mean: tokens are added in their order and the sum is divided by their number. A row without tokens gives zeros. 8-bit input is
-// dequantized first. Work is split over rows.
+// mean: tokens are added in their order and the sum is divided by their number. A row without tokens gives zeros. 8-bit
+// input is dequantized first. Work is split over rows.
 #include <vector>
 
 #include "kernels/ref/scalar.h"

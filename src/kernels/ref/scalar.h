@@ -11,9 +11,7 @@
 namespace octet::kernels::ref {
 
 constexpr bool is_8bit(DType type) noexcept { return type == DType::s8 || type == DType::u8; }
-constexpr bool is_float(DType type) noexcept {
-  return type == DType::f32 || type == DType::f16 || type == DType::bf16;
-}
+constexpr bool is_float(DType type) noexcept { return type == DType::f32 || type == DType::f16 || type == DType::bf16; }
 
 inline int32_t load_int(const void* data, DType type, int64_t i) noexcept {
   return type == DType::u8 ? static_cast<const uint8_t*>(data)[i] : static_cast<const int8_t*>(data)[i];
@@ -116,7 +114,8 @@ inline void softmax(float* s, int64_t n) noexcept {
 }
 
 /// The outputs of norm and embed for row i.
-inline void store_outputs(const float* x, int64_t n, int64_t i, int outputs, const OutputDesc* desc, const NormOutput* out) noexcept {
+inline void store_outputs(const float* x, int64_t n, int64_t i, int outputs, const OutputDesc* desc,
+                          const NormOutput* out) noexcept {
   for (int o = 0; o < outputs; ++o) {
     if (!desc[o].per_token) {
       for (int64_t c = 0; c < n; ++c) store(out[o].y, desc[o].dtype, i * n + c, x[c], out[o].requant, c);

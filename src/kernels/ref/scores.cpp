@@ -1,7 +1,8 @@
 // The attention operations one by one, scalar, f32.
 //
-// scores: s[h,i,j] = q_i . k_j * scale (+ bias[h,i,j]), the dot product in f64; softmax: as in int8.h, sums in 16 lanes;
-// context: y_i = sum_j p[h,i,j] v_j in f64. Scores of row r start at heads * sum_{s<r} length_s^2. Work is split over (row, head).
+// scores: s[h,i,j] = q_i . k_j * scale (+ bias[h,i,j]), the dot product in f64; softmax: as in int8.h, sums in 16
+// lanes; context: y_i = sum_j p[h,i,j] v_j in f64. Scores of row r start at heads * sum_{s<r} length_s^2. Work is split
+// over (row, head).
 #include <vector>
 
 #include "kernels/ref/scalar.h"
@@ -12,7 +13,8 @@ namespace {
 
 const char* refuse(const ScoresDesc&, const Target&) noexcept { return nullptr; }
 
-void run_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t start, int64_t head) noexcept {
+void run_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t length, int64_t start,
+              int64_t head) noexcept {
   int64_t width = d.heads * d.head_dim, column = head * d.head_dim;
   for (int64_t i = 0; i < length; ++i) {
     int64_t line = start + (head * length + i) * length;
@@ -22,7 +24,8 @@ void run_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t l
         const float* k = a.b + (first + j) * width + column;
         double sum = 0.0;
         for (int64_t c = 0; c < d.head_dim; ++c) sum += static_cast<double>(q[c]) * k[c];
-        a.y[line + j] = fmaf(static_cast<float>(sum), a.scale, d.bias ? a.bias[(head * a.bias_length + i) * a.bias_length + j] : 0.0f);
+        a.y[line + j] = fmaf(static_cast<float>(sum), a.scale,
+                             d.bias ? a.bias[(head * a.bias_length + i) * a.bias_length + j] : 0.0f);
       }
     } else if (d.kind == ScoresKind::softmax) {
       for (int64_t j = 0; j < length; ++j) a.y[line + j] = a.a[line + j];
@@ -31,7 +34,8 @@ void run_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t l
       float* y = a.y + (first + i) * width + column;
       for (int64_t c = 0; c < d.head_dim; ++c) {
         double sum = 0.0;
-        for (int64_t j = 0; j < length; ++j) sum += static_cast<double>(a.a[line + j]) * a.b[(first + j) * width + column + c];
+        for (int64_t j = 0; j < length; ++j)
+          sum += static_cast<double>(a.a[line + j]) * a.b[(first + j) * width + column + c];
         y[c] = static_cast<float>(sum);
       }
     }

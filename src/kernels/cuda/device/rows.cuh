@@ -1,4 +1,5 @@
-// kRows rows of a matrix in the registers of one warp: lane l holds columns (32 i + l) * V .. + V - 1 for i < N. LayerNorm and output live here.
+// kRows rows of a matrix in the registers of one warp: lane l holds columns (32 i + l) * V .. + V - 1 for i < N.
+// LayerNorm and output live here.
 #pragma once
 
 #include "kernels/cuda/device/values.cuh"
@@ -23,7 +24,8 @@ struct Rows {
         const int64_t row = first + r < rows ? first + r : rows - 1;
 #pragma unroll
         for (int i = 0; i < N; ++i)
-          if (column(i) < hidden) raw[r][i] = load_raw<bytes_of<kType>, V>(element<kType>(m.data, row * m.ld + column(i)));
+          if (column(i) < hidden)
+            raw[r][i] = load_raw<bytes_of<kType>, V>(element<kType>(m.data, row * m.ld + column(i)));
           else raw[r][i] = {};
       }
 #pragma unroll
@@ -74,7 +76,8 @@ struct Rows {
     }
   }
   template <bool kFirst>
-  __device__ __forceinline__ void add_table(int r, const void* data, DType table_type, const float* row_scale, int64_t index, int hidden) {
+  __device__ __forceinline__ void add_table(int r, const void* data, DType table_type, const float* row_scale,
+                                            int64_t index, int hidden) {
     with_type(table_type, [&](auto type) {
       TableRow<decltype(type)::value> row;
       row.load(data, row_scale, index, hidden);
@@ -82,7 +85,8 @@ struct Rows {
     });
   }
 
-  /// x -= mean; rstd = 1 / sqrt(var + eps). Sums run in V interleaved chains, then over the chains, then over the lanes.
+  /// x -= mean; rstd = 1 / sqrt(var + eps). Sums run in V interleaved chains, then over the chains, then over the
+  /// lanes.
   __device__ __forceinline__ void center(float (&rstd)[kRows], float eps, int hidden) {
     const float inv = 1.0f / float(hidden);
 #pragma unroll

@@ -86,7 +86,8 @@ __device__ __forceinline__ Raw<bytes_of<kType>, V> pack(const float (&f)[V]) {
   if constexpr (kType == DType::s8) {
 #pragma unroll
     for (int i = 0; i < V / 4; ++i)
-      r.w[i] = pack_low_bytes(round_s8(f[4 * i]), round_s8(f[4 * i + 1]), round_s8(f[4 * i + 2]), round_s8(f[4 * i + 3]));
+      r.w[i] =
+          pack_low_bytes(round_s8(f[4 * i]), round_s8(f[4 * i + 1]), round_s8(f[4 * i + 2]), round_s8(f[4 * i + 3]));
   } else if constexpr (kType == DType::f32) {
 #pragma unroll
     for (int i = 0; i < V; ++i) r.w[i] = __float_as_uint(f[i]);

@@ -1,4 +1,5 @@
-// Warp-level PTX used by the memory-bound and mma.sync kernels: tensor-core tiles, ldmatrix, cp.async, exp2, programmatic launch.
+// Warp-level PTX used by the memory-bound and mma.sync kernels: tensor-core tiles, ldmatrix, cp.async, exp2,
+// programmatic launch.
 //
 // Everything here exists from sm_80 on; what needs Hopper is guarded and does nothing below it.
 #pragma once
@@ -10,8 +11,8 @@
 
 namespace octet::kernels::cuda {
 
-/// Adding this to a float (|x| < 2^22) leaves rint(x) in the low bits; as an s32 bit pattern it is the float 12582912, so an
-/// integer accumulator that starts here *is* the float 12582912 + sum while |sum| < 2^22.
+/// Adding this to a float (|x| < 2^22) leaves rint(x) in the low bits; as an s32 bit pattern it is the float 12582912,
+/// so an integer accumulator that starts here *is* the float 12582912 + sum while |sum| < 2^22.
 constexpr float kMagic = 12582912.0f;
 constexpr uint32_t kMagicBits = 0x4B400000u;
 
@@ -19,7 +20,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// ---- programmatic dependent launch -----------------------------------------------------------------------------------------
+// ---- programmatic dependent launch
+// -----------------------------------------------------------------------------------------
 
 /// Lets the next kernel of the stream start its prologue.
 __device__ __forceinline__ void launch_dependents() {
@@ -34,7 +36,8 @@ __device__ __forceinline__ void wait_for_inputs() {
 #endif
 }
 
-// ---- copies ----------------------------------------------------------------------------------------------------------------
+// ---- copies
+// ----------------------------------------------------------------------------------------------------------------
 
 /// 16 bytes from global to shared memory; zeros when `valid` is false (then `source` is not read).
 __device__ __forceinline__ void copy_async_16(uint32_t destination, const void* source, bool valid) {
@@ -69,9 +72,10 @@ __device__ __forceinline__ void load_matrix_transposed(uint32_t (&r)[4], uint32_
                : "memory");
 }
 
-// ---- tensor cores: D[16x8] += A[16xk] B[kx8] ---------------------------------------------------------------------------------
-// Volatile, like exp2_fast: the compiler's first half otherwise reorders long straight code and runs out of registers.
-// Lane 4g + t holds C rows g (c0, c1) and g + 8 (c2, c3), columns 2t and 2t + 1.
+// ---- tensor cores: D[16x8] += A[16xk] B[kx8]
+// --------------------------------------------------------------------------------- Volatile, like exp2_fast: the
+// compiler's first half otherwise reorders long straight code and runs out of registers. Lane 4g + t holds C rows g
+// (c0, c1) and g + 8 (c2, c3), columns 2t and 2t + 1.
 
 __device__ __forceinline__ void mma_s8s8(uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -79,8 +83,10 @@ __device__ __forceinline__ void mma_s8s8(uint32_t (&c)[4], const uint32_t (&a)[4
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 /// D = A B + the magic start: the accumulator registers need no initialisation.
-__device__ __forceinline__ void mma_s8s8_from_magic(uint32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+__device__ __forceinline__ void mma_s8s8_from_magic(uint32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                    uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
       : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(kMagicBits));
 }
@@ -90,24 +96,29 @@ __device__ __forceinline__ void mma_u8s8(uint32_t (&c)[4], const uint32_t (&a)[4
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 /// D = A B + start, the same start for every element.
-__device__ __forceinline__ void mma_u8s8_from(uint32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, uint32_t start) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(start));
+__device__ __forceinline__ void mma_u8s8_from(uint32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                              uint32_t start) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(start));
 }
 template <bool kBf16>
 __device__ __forceinline__ void mma_half(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (kBf16)
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// ---- arithmetic ------------------------------------------------------------------------------------------------------------
+// ---- arithmetic
+// ------------------------------------------------------------------------------------------------------------
 
 /// 2^x in hardware, relative error 2^-22; 0 for x below -126.
 __device__ __forceinline__ float exp2_fast(float x) {
@@ -123,7 +134,9 @@ __device__ __forceinline__ uint32_t pack_low_bytes(uint32_t a, uint32_t b, uint3
 /// The same, done where it is written and not where the result is first used.
 __device__ __forceinline__ uint32_t pack_low_bytes_now(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   uint32_t r;
-  asm volatile("prmt.b32 %0, %1, %2, 0x5410;" : "=r"(r) : "r"(__byte_perm(a, b, 0x0040)), "r"(__byte_perm(c, d, 0x0040)));
+  asm volatile("prmt.b32 %0, %1, %2, 0x5410;"
+               : "=r"(r)
+               : "r"(__byte_perm(a, b, 0x0040)), "r"(__byte_perm(c, d, 0x0040)));
   return r;
 }
 /// rint and saturate to s8, in the low byte. NaN gives -128.

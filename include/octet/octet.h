@@ -16,6 +16,7 @@
 #include <octet/error.h>
 #include <octet/evaluate.h>
 #include <octet/model.h>
+#include <octet/onnx.h>
 #include <octet/plan.h>
 #include <octet/progress.h>
 #include <octet/session.h>

@@ -65,6 +65,15 @@ Model load_model(const std::string& path) {
                                        .hint = "pass the folder that holds config.json and the weights"});
 }
 
+std::string calibration_of(const ModelSource& source, const Console& console) {
+  if (source.calibration == "none") return "";
+  if (!source.calibration.empty()) return source.calibration;
+  fs::path own = fs::path(source.path) / kOwnCalibration;
+  if (!is_there(own)) return "";
+  console.note(fmt::format("using the calibration {}", own.string()));
+  return own.string();
+}
+
 Plan compile_model(const Model& model, const ModelSource& source, const Console& console) {
   CompileOptions options;
   options.device = source.device;

@@ -27,6 +27,9 @@ struct ModelSource {
 /// --precision, --calib, --method, --device, --float-embeddings, --backend.
 void add_compile_options(CLI::App* verb, ModelSource* source);
 
+/// The calibration file that was asked for, or the folder's own; empty when there is none or it is refused ('none').
+std::string calibration_of(const ModelSource& source, const Console& console);
+
 /// A Hugging Face folder. Explains what other kinds of path are.
 Model load_model(const std::string& path);
 /// Loads a .octet file or compiles a folder. Notes what it decided by itself.

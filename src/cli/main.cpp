@@ -24,8 +24,7 @@ CLI::App* add_verb(CLI::App& app, Console& console, const char* name, const char
 namespace {
 
 // Verbs of the pipeline that this build does not have; saying so is better than "unknown".
-constexpr std::array<std::string_view, 6> kAbsentVerbs{"finetune", "transplant", "qat",
-                                                       "sweep",  "report",   "serve"};
+constexpr std::array<std::string_view, 6> kAbsentVerbs{"finetune", "transplant", "qat", "sweep", "report", "serve"};
 
 int fail_with(const Error& error) {
   std::fflush(stdout);

@@ -9,15 +9,17 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace example {
 
 class Embedder {
  public:
-  explicit Embedder(const std::filesystem::path& plan_file) : plan_(octet::Plan::load(plan_file)), session_(plan_) {
+  explicit Embedder(const std::filesystem::path& plan_file) : Embedder(octet::Plan::load(plan_file)) {}
+  explicit Embedder(octet::Plan plan) : plan_(std::move(plan)), session_(plan_) {
     if (plan_.info().task != octet::Task::embedding)
-      throw std::runtime_error(plan_file.string() + " is not an embedding model but one for " +
+      throw std::runtime_error(plan_.info().source + " is not an embedding model but one for " +
                                std::string(octet::name(plan_.info().task)));
   }
 

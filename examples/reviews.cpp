@@ -3,6 +3,8 @@
 //
 //   example_reviews split REVIEWS.tsv FOLDER                          writes train.tsv (3,000 rows) and test.tsv
 //   example_reviews compare FP32 INT8 FOLDER [--json RESULT.json]     quality, size and speed of two models
+//   example_reviews simulate FP32 INT8 FOLDER                         labels of INT8 against those of the simulated
+//   graph
 #include "reviews.h"
 
 #include <octet/octet.h>
@@ -157,6 +159,33 @@ int compare(const char* fp32_path, const char* int8_path, const std::filesystem:
   return 0;
 }
 
+/// The engine's INT8 against the fake-quant graph in float: the labels that the head gives to the test sentences.
+int simulate(const char* fp32_path, const char* int8_path, const std::filesystem::path& folder) {
+  std::vector<Review> train = read_tsv(folder / "train.tsv"), test = read_tsv(folder / "test.tsv");
+  std::vector<std::string> train_texts, test_texts;
+  std::vector<int> train_labels;
+  for (const Review& review : train) train_texts.push_back(review.text), train_labels.push_back(review.label);
+  for (const Review& review : test) test_texts.push_back(review.text);
+
+  example::Embedder fp32{std::filesystem::path(fp32_path)}, int8{std::filesystem::path(int8_path)};
+  octet::CompileOptions options;
+  options.calibration = octet::Calibration::load(folder / "minilm.calib.safetensors");
+  options.simulate = true;
+  example::Embedder simulated(octet::compile(octet::Model::load(folder / "minilm"), options));
+
+  size_t width = fp32.width();
+  std::vector<float> fitted_on = fp32.embed(train_texts);
+  auto head = example::LogisticRegression::fit(fitted_on, train_labels, width, kL2);
+  std::vector<float> engine = int8.embed(test_texts), expected = simulated.embed(test_texts);
+  size_t equal = 0;
+  for (size_t i = 0; i < test.size(); ++i)
+    equal += (head.score(&engine[i * width]) > 0) == (head.score(&expected[i * width]) > 0);
+  std::printf("%zu of %zu test sentences (%.2f %%) get the same label from the engine as from the simulated graph\n",
+              equal, test.size(), 100.0 * static_cast<double>(equal) / static_cast<double>(test.size()));
+  std::printf("mean cosine of their embeddings: %.6f\n", mean_cosine(engine, expected, width));
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -171,11 +200,13 @@ int main(int argc, char** argv) {
     bool json = argc == 7 && std::strcmp(argv[5], "--json") == 0;
     if ((argc == 5 || json) && std::strcmp(argv[1], "compare") == 0)
       return compare(argv[2], argv[3], argv[4], json ? argv[6] : nullptr);
+    if (argc == 5 && std::strcmp(argv[1], "simulate") == 0) return simulate(argv[2], argv[3], argv[4]);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "example_reviews: %s\n", error.what());
     return 2;
   }
   std::fprintf(stderr,
-               "usage: example_reviews split REVIEWS.tsv FOLDER | compare FP32 INT8 FOLDER [--json RESULT.json]\n");
+               "usage: example_reviews split REVIEWS.tsv FOLDER | compare FP32 INT8 FOLDER [--json RESULT.json] | "
+               "simulate FP32 INT8 FOLDER\n");
   return 64;
 }

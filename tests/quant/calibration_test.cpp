@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sstream>
 
 #include "core/error.h"
@@ -335,7 +337,7 @@ TEST(Calibration, DamagedFilesAreRefused) {
   const std::string whole = buffer.str();
   auto parse = [](const std::string& text) {
     auto owner = std::make_shared<std::vector<std::byte>>(text.size());
-    std::memcpy(owner->data(), text.data(), text.size());
+    std::ranges::copy(std::as_bytes(std::span(text)), owner->begin());
     return parse_calibration({owner, *owner}, "test");
   };
   for (size_t cut = 0; cut < whole.size(); cut += 1 + whole.size() / 200)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings in what octet needs and does nothing when it is there: scripts/setup.sh [packages|demo|cuda|checkpoints|check|fuzz]...
+# Brings in what octet needs and does nothing when it is there: scripts/setup.sh [packages|demo|cuda|train|checkpoints|check|fuzz]...
 # Distribution packages come from scripts/packages.txt; downloads from scripts/downloads.txt through pip with your own index
 # settings, checked by SHA-256, kept in ${OCTET_CACHE:-~/.cache/octet}. Without arguments: packages and demo.
 set -euo pipefail
@@ -95,7 +95,11 @@ fetch() {  # PACKAGE VERSION FILE SHA256
   # pip checks the hash before it looks inside. It wants the metadata of a source archive although nothing is built;
   # where it cannot fetch its build tools for that, the ones installed here may do.
   local options=(--no-deps --require-hashes --disable-pip-version-check --dest "$folder" -r "$folder/requirements.txt")
-  case $file in *.tar.gz) options+=(--no-binary ":all:") ;; esac
+  case $file in
+    *.tar.gz) options+=(--no-binary ":all:") ;;
+    *-cp311-cp311-manylinux_2_28_x86_64.whl)  # used for its libraries only, whatever python is here
+      options+=(--only-binary ":all:" --python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_28_x86_64) ;;
+  esac
   say "fetching $package $version"
   if ! "$python" -m pip download "${options[@]}" >&2; then
     case $file in
@@ -156,7 +160,7 @@ for wanted in "$@"; do
   case $wanted in
     packages) install_packages build ;;
     check | fuzz) install_packages "$wanted" ;;
-    demo | cuda | checkpoints) download_group "$wanted" ;;
-    *) die "unknown part '$wanted'" "expected packages, demo, cuda, checkpoints, check or fuzz" ;;
+    demo | cuda | train | checkpoints) download_group "$wanted" ;;
+    *) die "unknown part '$wanted'" "expected packages, demo, cuda, train, checkpoints, check or fuzz" ;;
   esac
 done

@@ -53,6 +53,18 @@ EncodedRows encode_rows(const Plan& plan, const Dataset& data, int64_t max_lengt
 EncodedRows encode_rows(const Model& model, const Dataset& data, int64_t max_length = 0, int64_t limit = 0,
                         int threads = 0);
 
+/// Scores outputs that something else computed for `encoded`, the rows of `data` from the first on, laid out as run_all
+/// gives them. Throws as evaluate.
+Evaluation score_outputs(const ModelInfo& info, const Dataset& data, const EncodedRows& encoded,
+                         std::vector<float> outputs);
+
+/// What token_labels gives a token that is not judged.
+constexpr int64_t kNoLabel = -100;
+/// The label id of each token of row `row`: words and their labels are separated by spaces, and a word's first token
+/// has its label. Throws invalid_argument for a word without a known label.
+std::vector<int64_t> token_labels(std::span<const std::string> labels, const Dataset& data, int64_t row,
+                                  const Encoding& encoding);
+
 /// How near two models' outputs on the same rows are.
 struct Agreement {
   double equal_labels = 0;  ///< share of rows with the same largest entry

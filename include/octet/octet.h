@@ -22,3 +22,4 @@
 #include <octet/session.h>
 #include <octet/system.h>
 #include <octet/tokenizer.h>
+#include <octet/transplant.h>

@@ -54,53 +54,67 @@ void score_numbers(Evaluation* e, std::span<const double> expected) {
   e->metrics["pearson"] = pearson(got, expected);
 }
 
-// Words are separated by spaces, and so are their labels; a word is judged by its first token.
-void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, const std::vector<Encoding>& rows,
-                  const std::vector<float>& values) {
+}  // namespace
+
+std::vector<int64_t> token_labels(std::span<const std::string> labels, const Dataset& data, int64_t row,
+                                  const Encoding& encoding) {
   if (!data.has_label())
-    fail(ErrorCode::invalid_argument, {.what = "cannot evaluate a token classifier",
+    fail(ErrorCode::invalid_argument, {.what = "cannot label the tokens of a token classifier",
                                        .expected = "expected a column with one label a word, separated by spaces",
                                        .where = "in " + data.source(),
                                        .hint = "name the column with --label"});
   std::map<std::string, int64_t> ids;
-  for (size_t i = 0; i < info.labels.size(); ++i) ids.emplace(lower(info.labels[i]), static_cast<int64_t>(i));
+  for (size_t i = 0; i < labels.size(); ++i) ids.emplace(lower(labels[i]), static_cast<int64_t>(i));
+  // First code point of each word -> its label.
+  std::map<int32_t, int64_t> words;
+  std::string_view text = data.text(row), rest = data.label(row);
+  int32_t at = 0;
+  bool inside = false;
+  auto take_label = [&] {
+    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+    size_t end = std::min(rest.find(' '), rest.size());
+    auto found = ids.find(lower(std::string(rest.substr(0, end))));
+    if (found == ids.end())
+      fail(ErrorCode::invalid_argument,
+           {.what = "a word has no label that the model knows",
+            .expected = "got '" + std::string(rest.substr(0, end)) + "' in line " + std::to_string(data.line(row)),
+            .where = "in " + data.source(),
+            .hint = "expected one label a word, separated by spaces"});
+    rest.remove_prefix(end);
+    return found->second;
+  };
+  for (char c : text) {
+    if ((static_cast<unsigned char>(c) & 0xC0) == 0x80) continue;
+    if (c != ' ' && !inside) words[at] = take_label();
+    inside = c != ' ';
+    ++at;
+  }
+  std::vector<int64_t> result(static_cast<size_t>(encoding.size()), kNoLabel);
+  for (size_t t = 0; t < result.size(); ++t) {
+    if (encoding.sequence_ids[t] != 0) continue;
+    TextSpan span = encoding.offsets[t];
+    auto word = words.lower_bound(span.begin);
+    if (word == words.end() || word->first >= std::max(span.end, span.begin + 1)) continue;
+    result[t] = word->second;
+    words.erase(word);
+  }
+  return result;
+}
+
+namespace {
+
+void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, const std::vector<Encoding>& rows,
+                  const std::vector<float>& values) {
   std::vector<int64_t> expected;
   int64_t token = 0;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    // First code point of each word -> its label.
-    std::map<int32_t, int64_t> words;
-    std::string_view text = data.text(static_cast<int64_t>(r)), labels = data.label(static_cast<int64_t>(r));
-    int32_t at = 0;
-    bool inside = false;
-    auto take_label = [&] {
-      labels.remove_prefix(std::min(labels.find_first_not_of(' '), labels.size()));
-      size_t end = std::min(labels.find(' '), labels.size());
-      auto found = ids.find(lower(std::string(labels.substr(0, end))));
-      if (found == ids.end())
-        fail(ErrorCode::invalid_argument, {.what = "cannot evaluate: a word has no label that the model knows",
-                                           .expected = "got '" + std::string(labels.substr(0, end)) + "' in line " +
-                                                       std::to_string(data.line(static_cast<int64_t>(r))),
-                                           .where = "in " + data.source(),
-                                           .hint = "expected one label a word, separated by spaces"});
-      labels.remove_prefix(end);
-      return found->second;
-    };
-    for (char c : text) {
-      if ((static_cast<unsigned char>(c) & 0xC0) == 0x80) continue;
-      if (c != ' ' && !inside) words[at] = take_label();
-      inside = c != ' ';
-      ++at;
+  for (size_t r = 0; r < rows.size(); ++r)
+    for (int64_t label : token_labels(info.labels, data, static_cast<int64_t>(r), rows[r])) {
+      if (label != kNoLabel) {
+        expected.push_back(label);
+        e->predictions.push_back(largest(row_of(values, token, e->width)));
+      }
+      ++token;
     }
-    for (int64_t t = 0; t < rows[r].size(); ++t, ++token) {
-      if (rows[r].sequence_ids[static_cast<size_t>(t)] != 0) continue;
-      TextSpan span = rows[r].offsets[static_cast<size_t>(t)];
-      auto word = words.lower_bound(span.begin);
-      if (word == words.end() || word->first >= std::max(span.end, span.begin + 1)) continue;
-      expected.push_back(word->second);
-      e->predictions.push_back(largest(row_of(values, token, e->width)));
-      words.erase(word);
-    }
-  }
   e->metric = "accuracy";
   e->value = e->metrics["accuracy"] = accuracy(e->predictions, expected);
   e->metrics["macro_f1"] = macro_f1(e->predictions, expected);
@@ -185,9 +199,15 @@ std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, 
   return result;
 }
 
-Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions& options, const Progress& progress) {
-  const ModelInfo& info = session.plan().info();
-  int64_t rows = rows_used(data, options.limit);
+namespace {
+
+/// What the rows should give; checked before the work.
+struct Answers {
+  std::vector<int64_t> labels;
+  std::vector<double> numbers;
+};
+
+Answers answers_of(const ModelInfo& info, const Dataset& data, int64_t rows) {
   if (info.task == Task::encoder || info.task == Task::question_answering)
     fail(ErrorCode::unsupported, {.what = "cannot evaluate a model for " + std::string(name(info.task)),
                                   .expected = "expected sequence or token classification, regression, or embeddings",
@@ -195,31 +215,29 @@ Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions
   if (info.problem_type == "multi_label_classification")
     fail(ErrorCode::unsupported,
          {.what = "cannot evaluate a model with several labels a text", .where = "in " + info.source});
-  // What the labels are is checked before the work.
-  std::vector<int64_t> labels;
-  std::vector<double> numbers;
+  Answers answers;
   if (info.task == Task::sequence_classification) {
     std::vector<int32_t> ids = resolve_labels(data, info.labels);
-    labels.assign(ids.begin(), ids.begin() + rows);
+    answers.labels.assign(ids.begin(), ids.begin() + rows);
   }
-  if (info.task == Task::regression) numbers = label_numbers(data);
-  if (info.task == Task::embedding) {
-    if (!data.has_pair())
-      fail(ErrorCode::invalid_argument, {.what = "cannot evaluate an embedding model",
-                                         .expected = "expected pairs of texts with a number each",
-                                         .where = "in " + data.source(),
-                                         .hint = "name the columns with --text, --pair and --label"});
-    numbers = label_numbers(data);
-  }
-  numbers.resize(std::min(numbers.size(), static_cast<size_t>(rows)));
-  EncodedRows encoded = encode_rows(session.plan(), data, options.max_length, options.limit, options.threads);
+  if (info.task == Task::embedding && !data.has_pair())
+    fail(ErrorCode::invalid_argument, {.what = "cannot evaluate an embedding model",
+                                       .expected = "expected pairs of texts with a number each",
+                                       .where = "in " + data.source(),
+                                       .hint = "name the columns with --text, --pair and --label"});
+  if (info.task == Task::regression || info.task == Task::embedding) answers.numbers = label_numbers(data);
+  answers.numbers.resize(std::min(answers.numbers.size(), static_cast<size_t>(rows)));
+  return answers;
+}
 
+}  // namespace
+
+Evaluation score_outputs(const ModelInfo& info, const Dataset& data, const EncodedRows& encoded,
+                         std::vector<float> values) {
   Evaluation e;
-  e.rows = rows;
+  e.rows = static_cast<int64_t>(encoded.rows.size()) / (is_pair_of_embeddings(info, data) ? 2 : 1);
   e.truncated = encoded.truncated;
-  auto begin = std::chrono::steady_clock::now();
-  std::vector<float> values = run_all(session, encoded.rows, options.batch_tokens, progress);
-  e.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const Answers answers = answers_of(info, data, e.rows);
   int64_t output_rows = static_cast<int64_t>(encoded.rows.size());
   if (info.task == Task::token_classification) {
     output_rows = 0;
@@ -228,22 +246,35 @@ Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions
   e.width = static_cast<int64_t>(values.size()) / std::max<int64_t>(output_rows, 1);
   switch (info.task) {
     case Task::sequence_classification:
-      for (int64_t r = 0; r < rows; ++r) e.predictions.push_back(largest(row_of(values, r, e.width)));
-      score_labels(&e, labels, static_cast<int64_t>(info.labels.size()));
+      for (int64_t r = 0; r < e.rows; ++r) e.predictions.push_back(largest(row_of(values, r, e.width)));
+      score_labels(&e, answers.labels, static_cast<int64_t>(info.labels.size()));
       break;
     case Task::regression:
-      for (int64_t r = 0; r < rows; ++r) e.scores.push_back(values[static_cast<size_t>(r * e.width)]);
-      score_numbers(&e, numbers);
+      for (int64_t r = 0; r < e.rows; ++r) e.scores.push_back(values[static_cast<size_t>(r * e.width)]);
+      score_numbers(&e, answers.numbers);
       break;
     case Task::embedding:
-      for (int64_t r = 0; r < rows; ++r)
+      for (int64_t r = 0; r < e.rows; ++r)
         e.scores.push_back(
             static_cast<float>(cosine(row_of(values, 2 * r, e.width), row_of(values, 2 * r + 1, e.width))));
-      score_numbers(&e, numbers);
+      score_numbers(&e, answers.numbers);
       break;
     default: score_tokens(&e, info, data, encoded.rows, values); break;
   }
-  if (options.keep_outputs) e.outputs = std::move(values);
+  e.outputs = std::move(values);
+  return e;
+}
+
+Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions& options, const Progress& progress) {
+  const ModelInfo& info = session.plan().info();
+  answers_of(info, data, rows_used(data, options.limit));
+  EncodedRows encoded = encode_rows(session.plan(), data, options.max_length, options.limit, options.threads);
+  auto begin = std::chrono::steady_clock::now();
+  std::vector<float> values = run_all(session, encoded.rows, options.batch_tokens, progress);
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  Evaluation e = score_outputs(info, data, encoded, std::move(values));
+  e.seconds = seconds;
+  if (!options.keep_outputs) e.outputs.clear();
   return e;
 }
 

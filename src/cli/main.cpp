@@ -24,7 +24,7 @@ CLI::App* add_verb(CLI::App& app, Console& console, const char* name, const char
 namespace {
 
 // Verbs of the pipeline that this build does not have; saying so is better than "unknown".
-constexpr std::array<std::string_view, 6> kAbsentVerbs{"finetune", "transplant", "qat", "sweep", "report", "serve"};
+constexpr std::array<std::string_view, 3> kAbsentVerbs{"sweep", "report", "serve"};
 
 int fail_with(const Error& error) {
   std::fflush(stdout);
@@ -56,6 +56,9 @@ int run(int argc, char** argv) {
   add_diff(app, console);
   add_explain(app, console);
   add_export(app, console);
+  add_finetune(app, console);
+  add_qat(app, console);
+  add_transplant(app, console);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -103,6 +103,12 @@ void apply_ranges(Graph& graph, const std::map<std::string, StoredRange>& ranges
          {.what = "the calibration has no range for some quantizers", .where = missing, .hint = "calibrate again"});
   verify(graph);  // what a file says of shapes and types is checked here
   set_weight_ranges(graph, options);
+  // Ranges of weights that training froze.
+  for (size_t i = 0; i < graph.nodes().size(); ++i)
+    if (graph.node(i).op == Op::fake_quant && graph.is_parameter(graph.node(i).input(0)))
+      if (const StoredRange& range = ranges.at(graph.node(i).name); !range.scale.empty())
+        set_quantizer_input(graph, i, 1, range.scale);
+  verify(graph);
 }
 
 const std::string& Calibration::model_hash() const noexcept { return state_->model_hash; }
@@ -117,7 +123,7 @@ std::vector<Calibration::Range> Calibration::ranges() const {
     return found == nullptr ? 0.0 : static_cast<double>(found->amax());
   };
   for (const auto& [quantizer, stored] : state_->ranges) {
-    if (stored.scale.empty()) continue;  // a weight
+    if (stored.scale.empty() || quantizer.ends_with("_weight_quantizer")) continue;
     Range range{.quantizer = quantizer, .tensor = stored.tensor, .method = stored.method};
     range.type = std::get<std::string>(stored.attributes.at("type"));
     float largest = 0.0f;

@@ -16,8 +16,8 @@
 
 namespace octet {
 
-/// A quantizer as it was after ranges were chosen. Weights keep their column scale only: their scales follow from the
-/// model.
+/// A quantizer as it was after ranges were chosen. Weights keep their column scale: their scales follow from the
+/// model, unless training froze them, which stores them too.
 struct StoredRange {
   std::string tensor;  ///< the value that it quantizes
   Attributes attributes;

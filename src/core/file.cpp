@@ -8,6 +8,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "core/error.h"
@@ -24,6 +26,17 @@ namespace {
                       : error == EACCES ? "check the permissions of the file and its folder"
                       : error == ENOENT ? "check the path"
                                         : ""});
+}
+
+// Live mappings by address: release_pages must never touch other memory, where it would lose data. Never destroyed,
+// since the last owner of a file may outlive every static.
+struct Mappings {
+  std::mutex mutex;
+  std::map<uintptr_t, size_t> sizes;
+};
+Mappings& mappings() {
+  static auto* all = new Mappings;
+  return *all;
 }
 
 }  // namespace
@@ -44,8 +57,30 @@ MappedFile map_file(const std::filesystem::path& path) {
   if (size == 0) return {nullptr, {}};
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
   if (address == MAP_FAILED) fail_io("cannot map", path, errno);
-  std::shared_ptr<const void> owner(address, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
+  std::shared_ptr<const void> owner(address, [size](const void* p) {
+    {
+      std::scoped_lock lock(mappings().mutex);
+      mappings().sizes.erase(reinterpret_cast<uintptr_t>(p));
+    }
+    ::munmap(const_cast<void*>(p), size);
+  });
+  std::scoped_lock lock(mappings().mutex);
+  mappings().sizes.emplace(reinterpret_cast<uintptr_t>(address), size);
   return {owner, {static_cast<const std::byte*>(address), size}};
+}
+
+void release_pages(const void* bytes, size_t size) {
+  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  auto begin = reinterpret_cast<uintptr_t>(bytes), end = begin + size;
+  std::scoped_lock lock(mappings().mutex);
+  auto next = mappings().sizes.upper_bound(begin);
+  if (next == mappings().sizes.begin()) return;
+  auto [mapped, length] = *std::prev(next);
+  if (end > mapped + length) return;
+  begin = (begin + page - 1) / page * page;
+  end = end / page * page;
+  // A private read-only mapping of a file holds no changes: its pages come back from the file.
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 std::string read_text(const std::filesystem::path& path) {

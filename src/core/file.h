@@ -19,6 +19,9 @@ struct MappedFile {
 
 /// Maps `path`. Throws not_found (no such file), invalid_argument (a directory), io.
 MappedFile map_file(const std::filesystem::path& path);
+/// Tells the system that these bytes will not be read soon, so that they stop counting as this process's memory; they
+/// stay readable. Does nothing for bytes outside a mapped file.
+void release_pages(const void* bytes, size_t size);
 /// The whole file as text; the same errors as map_file.
 std::string read_text(const std::filesystem::path& path);
 

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "kernels/device.h"
 
 namespace octet {
@@ -141,7 +142,9 @@ struct Prepared {
   BoundStep prepare(const Step& step, const GemmDesc& desc, size_t index) {
     Bound<GemmKernel, GemmArgs> b{kernel(step, gemm_kernels(), desc), {}};
     AlignedBytes bytes = allocate_aligned(b.kernel->packed_bytes(desc));
-    b.kernel->pack(desc, host_param<void>(step, "w"), bytes.get());
+    const void* w = host_param<void>(step, "w");
+    b.kernel->pack(desc, w, bytes.get());
+    release_pages(w, static_cast<size_t>(desc.n * desc.k * size_of(desc.w)));
     b.args.packed = bytes.get();
     if (on_device()) {
       packed_device[index] = upload(bytes.get(), b.kernel->packed_bytes(desc));

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 
@@ -52,6 +53,19 @@ void put(const fs::path& path, const std::string& text) {
   FileWriter writer(path);
   writer.write(text);
   writer.commit();
+}
+
+TEST_F(Files, ReleasedPagesKeepTheirBytes) {
+  const std::string text(100'000, 'x');
+  put(folder / "a", text);
+  MappedFile file = map_file(folder / "a");
+  release_pages(file.bytes.data() + 10, 90'000);
+  release_pages(file.bytes.data(), file.bytes.size());
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.bytes.data()), file.bytes.size()), text);
+  // Memory of another kind must not be touched: dropping its pages would zero them.
+  std::vector<char> own(100'000, 'y');
+  release_pages(own.data(), own.size());
+  EXPECT_EQ(own, std::vector<char>(100'000, 'y'));
 }
 
 TEST_F(Files, RoundTrip) {

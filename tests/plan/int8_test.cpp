@@ -60,7 +60,9 @@ TEST_P(Int8, MatrixProductsAreIntegers) {
     double macs = multiply_accumulates(program, step, 32);
     all += macs;
     if (precision_of(step) == "int8") int8 += macs;
-    else EXPECT_TRUE(macs == 0 || GetParam().placement == "linear-only") << step.name << ": " << step.note;
+    else {
+      EXPECT_TRUE(macs == 0 || GetParam().placement == "linear-only") << step.name << ": " << step.note;
+    }
   }
   if (GetParam().placement != "linear-only") EXPECT_GE(int8 / all, 0.95);
 }
@@ -169,7 +171,9 @@ TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
       ++compared;
       EXPECT_GE(static_cast<double>(equal), 0.995 * static_cast<double>(all))
           << step.name << " -> " << buffer.value << " [" << step.kernel << "]";
-      if (buffer.dtype != DType::f32) EXPECT_LE(largest, 1) << step.name;
+      if (buffer.dtype != DType::f32) {
+        EXPECT_LE(largest, 1) << step.name;
+      }
     }
   }
   EXPECT_GT(compared, GetParam().placement.empty() ? 3 : 10);

@@ -1,9 +1,10 @@
-// Laboratory of the attention, LayerNorm, embedding and pooling kernels: random checks against f64 references, then graph-replay timings.
+// Laboratory of the attention, LayerNorm, embedding and pooling kernels: random checks against f64 references, then
+// graph-replay timings.
 //
-//   lab_attention check [seed]     every kernel against its reference; ragged lengths, guards around every output, bits of a row alone
-//   lab_attention small            a few small cases, for compute-sanitizer
-//   lab_attention profile | rows   one shape of attention; the row-wise kernels
-//   lab_attention time             medians of graph replays; "hot" repeats one input set (as after the GEMM that wrote it), "rot" rotates four
+//   lab_attention check [seed]     every kernel against its reference; ragged lengths, guards around every output, bits
+//   of a row alone lab_attention small            a few small cases, for compute-sanitizer lab_attention profile | rows
+//   one shape of attention; the row-wise kernels lab_attention time             medians of graph replays; "hot" repeats
+//   one input set (as after the GEMM that wrote it), "rot" rotates four
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -20,19 +21,19 @@
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/pool.h"
 
-#include <cuda_fp16.h>
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 using namespace octet;
 using namespace octet::kernels::cuda;
 
-#define CUDA(x)                                                                                                     \
-  do {                                                                                                              \
-    cudaError_t e_ = (x);                                                                                           \
-    if (e_ != cudaSuccess) {                                                                                        \
-      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e_));                                \
-      std::exit(1);                                                                                                 \
-    }                                                                                                               \
+#define CUDA(x)                                                                      \
+  do {                                                                               \
+    cudaError_t e_ = (x);                                                            \
+    if (e_ != cudaSuccess) {                                                         \
+      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e_)); \
+      std::exit(1);                                                                  \
+    }                                                                                \
   } while (0)
 
 namespace {
@@ -48,9 +49,14 @@ struct Device {
   size_t n = 0;
   Device() = default;
   explicit Device(size_t count) : n(count) { CUDA(cudaMalloc(&p, std::max<size_t>(n, 1) * sizeof(T))); }
-  explicit Device(const std::vector<T>& v) : Device(v.size()) { CUDA(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice)); }
+  explicit Device(const std::vector<T>& v) : Device(v.size()) {
+    CUDA(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice));
+  }
   Device(Device&& o) noexcept : p(o.p), n(o.n) { o.p = nullptr; }
-  Device& operator=(Device&& o) noexcept { std::swap(p, o.p), std::swap(n, o.n); return *this; }
+  Device& operator=(Device&& o) noexcept {
+    std::swap(p, o.p), std::swap(n, o.n);
+    return *this;
+  }
   ~Device() { cudaFree(p); }
   std::vector<T> host() const {
     std::vector<T> v(n);
@@ -78,7 +84,9 @@ float value_of(DType type, const void* p, size_t i) {
     default: return static_cast<const float*>(p)[i];
   }
 }
-const char* type_name(DType t) { return t == DType::s8 ? "s8" : t == DType::f16 ? "f16" : t == DType::bf16 ? "bf16" : "f32"; }
+const char* type_name(DType t) {
+  return t == DType::s8 ? "s8" : t == DType::f16 ? "f16" : t == DType::bf16 ? "bf16" : "f32";
+}
 
 /// A random matrix of some type with its values; rows have a stride larger than their width.
 struct Matrix {
@@ -99,8 +107,13 @@ struct Matrix {
     for (size_t i = 0; i < n; ++i) {
       if (type == DType::s8) bytes[i] = uint8_t(q[i]);
       else if (type == DType::f32) std::memcpy(&bytes[i * 4], &f[i], 4);
-      else if (type == DType::f16) { __half h(f[i]); std::memcpy(&bytes[i * 2], &h, 2); }
-      else { __nv_bfloat16 h(f[i]); std::memcpy(&bytes[i * 2], &h, 2); }
+      else if (type == DType::f16) {
+        __half h(f[i]);
+        std::memcpy(&bytes[i * 2], &h, 2);
+      } else {
+        __nv_bfloat16 h(f[i]);
+        std::memcpy(&bytes[i * 2], &h, 2);
+      }
     }
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < columns; ++j)
@@ -119,7 +132,8 @@ struct Guarded {
   Device<uint8_t> device;
   Device<float> device_inv;
   static constexpr int kGuard = 64;
-  Guarded(DType t, int64_t r, int64_t c) : type(t), rows(r), columns(c), ld(c + 16), device(size_t(r + 2 * kGuard) * (c + 16) * size_of(t)) {
+  Guarded(DType t, int64_t r, int64_t c)
+      : type(t), rows(r), columns(c), ld(c + 16), device(size_t(r + 2 * kGuard) * (c + 16) * size_of(t)) {
     CUDA(cudaMemset(device.p, 0x7B, device.n));
     inv = random_f32(c, 20.0f, 60.0f);
     device_inv = Device<float>(inv);
@@ -143,9 +157,11 @@ struct Guarded {
   }
 };
 
-/// Compares with expected real values. s8: at most `steps` steps away and at most `fraction` of all differ; floats: relative to the range.
-void compare(const std::string& what, DType type, const std::vector<float>& got, const std::vector<double>& want, const std::vector<float>& inv, int64_t columns,
-             double tolerance, double fraction = 0.01, int steps = 1, bool flips = false) {
+/// Compares with expected real values. s8: at most `steps` steps away and at most `fraction` of all differ; floats:
+/// relative to the range.
+void compare(const std::string& what, DType type, const std::vector<float>& got, const std::vector<double>& want,
+             const std::vector<float>& inv, int64_t columns, double tolerance, double fraction = 0.01, int steps = 1,
+             bool flips = false) {
   double worst = 0, range = 0;
   size_t off = 0, bad = 0;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -164,15 +180,18 @@ void compare(const std::string& what, DType type, const std::vector<float>& got,
   }
   bool ok = bad == 0;
   if (type == DType::s8) ok = ok && double(off) <= fraction * double(got.size()) + 2;
-  else if (flips) ok = ok && worst <= 10 * tolerance * range + 1e-6 && double(off) <= 0.002 * double(got.size()) + 2;  // a probability may fall to the other side
+  else if (flips)
+    ok = ok && worst <= 10 * tolerance * range + 1e-6 &&
+         double(off) <= 0.002 * double(got.size()) + 2;  // a probability may fall to the other side
   else ok = ok && worst <= tolerance * range + 1e-6;
   if (!ok) ++failures;
   if (!ok || std::getenv("VERBOSE"))
-    std::printf("%s %s %s: worst %.4g of range %.4g, off %.4f %%, bad %zu\n", ok ? "ok  " : "FAIL", what.c_str(), type_name(type), worst, range,
-                100.0 * double(off) / double(got.size()), bad);
+    std::printf("%s %s %s: worst %.4g of range %.4g, off %.4f %%, bad %zu\n", ok ? "ok  " : "FAIL", what.c_str(),
+                type_name(type), worst, range, 100.0 * double(off) / double(got.size()), bad);
 }
 
-// ---- attention -------------------------------------------------------------------------------------------------------------
+// ---- attention
+// -------------------------------------------------------------------------------------------------------------
 
 struct ReferenceArgs {
   const int8_t *q, *k, *v;
@@ -194,7 +213,8 @@ __device__ double block_reduce(double x, bool is_max) {
   s[threadIdx.x] = x;
   __syncthreads();
   for (int n = 64; n > 0; n /= 2) {
-    if (threadIdx.x < n) s[threadIdx.x] = is_max ? fmax(s[threadIdx.x], s[threadIdx.x + n]) : s[threadIdx.x] + s[threadIdx.x + n];
+    if (threadIdx.x < n)
+      s[threadIdx.x] = is_max ? fmax(s[threadIdx.x], s[threadIdx.x + n]) : s[threadIdx.x] + s[threadIdx.x + n];
     __syncthreads();
   }
   const double r = s[0];
@@ -203,12 +223,15 @@ __device__ double block_reduce(double x, bool is_max) {
 }
 
 template <typename T>
-__device__ double load(const T* p, int64_t i) { return double(float(p[i])); }
+__device__ double load(const T* p, int64_t i) {
+  return double(float(p[i]));
+}
 
 template <typename T>
 __global__ __launch_bounds__(128) void reference_attention(ReferenceArgs a, bool quantize) {
   double* p = a.scratch + int64_t(blockIdx.x) * a.scratch_ld;
-  const T *q = reinterpret_cast<const T*>(a.q), *k = reinterpret_cast<const T*>(a.k), *v = reinterpret_cast<const T*>(a.v);
+  const T *q = reinterpret_cast<const T*>(a.q), *k = reinterpret_cast<const T*>(a.k),
+          *v = reinterpret_cast<const T*>(a.v);
   for (int item = blockIdx.x; item < a.tokens * a.heads; item += gridDim.x) {
     const int token = item / a.heads, head = item % a.heads, row = a.row_of_token[token];
     const int begin = a.offsets[row], length = a.offsets[row + 1] - begin;
@@ -257,7 +280,8 @@ struct Batch {
   }
 };
 
-void check_attention_s8(const Batch& batch, int heads, int d, DType out_type, float sharpness, bool bias, float prob_inv, int prob_hi, int pieces) {
+void check_attention_s8(const Batch& batch, int heads, int d, DType out_type, float sharpness, bool bias,
+                        float prob_inv, int prob_hi, int pieces) {
   const int hidden = heads * d;
   const int64_t ld = 3 * hidden + 16;
   Device<int8_t> qkv(random_s8(size_t(batch.tokens) * ld));
@@ -267,7 +291,8 @@ void check_attention_s8(const Batch& batch, int heads, int d, DType out_type, fl
   std::vector<float> cs = random_f32(hidden, 0.5f, 1.5f);
   for (auto& c : cs) c /= prob_inv * 60.0f;
   Device<float> context_scale(cs);
-  Device<float> bias_values(bias ? random_f32(size_t(heads) * batch.max_length * (batch.max_length + 3), -3.0f, 3.0f) : std::vector<float>(1));
+  Device<float> bias_values(bias ? random_f32(size_t(heads) * batch.max_length * (batch.max_length + 3), -3.0f, 3.0f)
+                                 : std::vector<float>(1));
   Guarded out(out_type, batch.tokens, hidden);
   AttentionS8Args a;
   a.q = qkv.p, a.k = qkv.p + hidden, a.v = qkv.p + 2 * hidden;
@@ -278,17 +303,35 @@ void check_attention_s8(const Batch& batch, int heads, int d, DType out_type, fl
   a.prob_inv_scale = prob_inv, a.prob_hi = prob_hi;
   a.context_scale = context_scale.p, a.out_inv_scale = out.device_inv.p;
   a.out = out.data(), a.out_ld = out.ld, a.out_type = out_type;
-  a.rows = int(batch.lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = batch.max_length, a.queries_per_block = pieces;
+  a.rows = int(batch.lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = batch.max_length,
+  a.queries_per_block = pieces;
   CUDA(attention_s8(a, nullptr));
   CUDA(cudaDeviceSynchronize());
   char what[200];
-  std::snprintf(what, sizeof what, "%s d%d heads %d max %d sharp %g bias %d prob %g/%d pieces %d", attention_s8_kernel(a), d, heads, batch.max_length, sharpness, bias,
-                prob_inv, prob_hi, pieces);
+  std::snprintf(what, sizeof what, "%s d%d heads %d max %d sharp %g bias %d prob %g/%d pieces %d",
+                attention_s8_kernel(a), d, heads, batch.max_length, sharpness, bias, prob_inv, prob_hi, pieces);
   const std::vector<float> got = out.read(what);
   const int blocks = 528;
   Device<double> want(size_t(batch.tokens) * hidden), scratch(size_t(blocks) * batch.max_length);
-  ReferenceArgs r{a.q, a.k, a.v, ld, a.offsets, batch.device_rows.p, a.score_scale, a.bias, a.bias_head_stride, a.bias_ld, prob_inv, prob_hi, a.context_scale,
-                  want.p, scratch.p, heads, d, batch.tokens, batch.max_length};
+  ReferenceArgs r{a.q,
+                  a.k,
+                  a.v,
+                  ld,
+                  a.offsets,
+                  batch.device_rows.p,
+                  a.score_scale,
+                  a.bias,
+                  a.bias_head_stride,
+                  a.bias_ld,
+                  prob_inv,
+                  prob_hi,
+                  a.context_scale,
+                  want.p,
+                  scratch.p,
+                  heads,
+                  d,
+                  batch.tokens,
+                  batch.max_length};
   reference_attention<int8_t><<<blocks, 128>>>(r, true);
   CUDA(cudaDeviceSynchronize());
   // A probability on the edge between two steps may fall on the other side: one value of V away.
@@ -304,12 +347,15 @@ void check_attention_s8(const Batch& batch, int heads, int d, DType out_type, fl
       AttentionS8Args b = a;
       const int begin = batch.offsets[row];
       Device<int32_t> offsets(std::vector<int32_t>{0, batch.lengths[row]});
-      b.q += begin * ld, b.k += begin * ld, b.v += begin * ld, b.offsets = offsets.p, b.rows = 1, b.max_length = batch.lengths[row], b.queries_per_block = 0;
+      b.q += begin * ld, b.k += begin * ld, b.v += begin * ld,
+          b.offsets = offsets.p, b.rows = 1, b.max_length = batch.lengths[row], b.queries_per_block = 0;
       b.out = alone.data(), b.out_ld = alone.ld;
       CUDA(attention_s8(b, nullptr));
       const std::vector<float> v = alone.read(what);
       if (!std::equal(v.begin(), v.end(), got.begin() + size_t(begin) * hidden))
-        std::printf("FAIL %s: row of %d tokens has other bits alone (%s)\n", what, batch.lengths[row], attention_s8_kernel(b)), ++failures;
+        std::printf("FAIL %s: row of %d tokens has other bits alone (%s)\n", what, batch.lengths[row],
+                    attention_s8_kernel(b)),
+            ++failures;
     }
 }
 
@@ -317,12 +363,15 @@ void check_attention_half(const Batch& batch, int heads, int d, DType type, bool
   const int hidden = heads * d;
   Matrix qkv(type, batch.tokens, 3 * hidden, 3.0f);
   Guarded out(type, batch.tokens, hidden);
-  Device<float> bias_values(bias ? random_f32(size_t(heads) * batch.max_length * batch.max_length, -3.0f, 3.0f) : std::vector<float>(1));
+  Device<float> bias_values(bias ? random_f32(size_t(heads) * batch.max_length * batch.max_length, -3.0f, 3.0f)
+                                 : std::vector<float>(1));
   AttentionHalfArgs a;
   a.q = qkv.device.p, a.k = qkv.device.p + 2 * hidden, a.v = qkv.device.p + 4 * hidden;
   a.q_ld = a.k_ld = a.v_ld = qkv.ld;
   a.offsets = batch.device_offsets.p, a.score_scale = 1.0f / std::sqrt(float(d));
-  if (bias) a.bias = bias_values.p, a.bias_ld = batch.max_length, a.bias_head_stride = int64_t(batch.max_length) * batch.max_length;
+  if (bias)
+    a.bias = bias_values.p, a.bias_ld = batch.max_length,
+    a.bias_head_stride = int64_t(batch.max_length) * batch.max_length;
   a.out = out.data(), a.out_ld = out.ld, a.type = type;
   a.rows = int(batch.lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = batch.max_length;
   CUDA(attention_half(a, nullptr));
@@ -333,17 +382,36 @@ void check_attention_half(const Batch& batch, int heads, int d, DType type, bool
   const int blocks = 528;
   Device<double> want(size_t(batch.tokens) * hidden), scratch(size_t(blocks) * batch.max_length);
   Device<float> scale(std::vector<float>(heads, a.score_scale));
-  ReferenceArgs r{static_cast<const int8_t*>(a.q), static_cast<const int8_t*>(a.k), static_cast<const int8_t*>(a.v), qkv.ld, a.offsets, batch.device_rows.p,
-                  scale.p, a.bias, a.bias_head_stride, a.bias_ld, 1, 1, nullptr, want.p, scratch.p, heads, d, batch.tokens, batch.max_length};
+  ReferenceArgs r{static_cast<const int8_t*>(a.q),
+                  static_cast<const int8_t*>(a.k),
+                  static_cast<const int8_t*>(a.v),
+                  qkv.ld,
+                  a.offsets,
+                  batch.device_rows.p,
+                  scale.p,
+                  a.bias,
+                  a.bias_head_stride,
+                  a.bias_ld,
+                  1,
+                  1,
+                  nullptr,
+                  want.p,
+                  scratch.p,
+                  heads,
+                  d,
+                  batch.tokens,
+                  batch.max_length};
   if (type == DType::f16) reference_attention<__half><<<blocks, 128>>>(r, false);
   else reference_attention<__nv_bfloat16><<<blocks, 128>>>(r, false);
   CUDA(cudaDeviceSynchronize());
   compare(what, type, got, want.host(), {}, hidden, type == DType::f16 ? 2e-3 : 1.5e-2);
 }
 
-// ---- row-wise kernels ------------------------------------------------------------------------------------------------------
+// ---- row-wise kernels
+// ------------------------------------------------------------------------------------------------------
 
-std::vector<double> reference_norm(std::vector<double> x, int64_t rows, int hidden, const std::vector<float>& gamma, const std::vector<float>& beta, double eps) {
+std::vector<double> reference_norm(std::vector<double> x, int64_t rows, int hidden, const std::vector<float>& gamma,
+                                   const std::vector<float>& beta, double eps) {
   for (int64_t r = 0; r < rows; ++r) {
     double mean = 0, var = 0;
     double* p = &x[r * hidden];
@@ -362,7 +430,8 @@ void check_norm(int tokens, int hidden, DType ta, DType tb, bool with_b, DType t
   NormArgs n;
   n.a = a.in();
   if (with_b) n.b = b.in();
-  n.gamma = dg.p, n.beta = db.p, n.eps = 1e-5f, n.out[0] = o0.out(), n.out[1] = o1.out(), n.tokens = tokens, n.hidden = hidden, n.rows_per_warp = rows_per_warp;
+  n.gamma = dg.p, n.beta = db.p, n.eps = 1e-5f, n.out[0] = o0.out(), n.out[1] = o1.out(), n.tokens = tokens,
+  n.hidden = hidden, n.rows_per_warp = rows_per_warp;
   CUDA(add_norm(n, nullptr));
   CUDA(cudaDeviceSynchronize());
   std::vector<double> x(a.values.begin(), a.values.end());
@@ -370,10 +439,15 @@ void check_norm(int tokens, int hidden, DType ta, DType tb, bool with_b, DType t
     for (size_t i = 0; i < x.size(); ++i) x[i] += b.values[i];
   const auto want = reference_norm(x, tokens, hidden, gamma, beta, n.eps);
   char what[120];
-  std::snprintf(what, sizeof what, "add_norm %dx%d %s+%s rows/warp %d", tokens, hidden, type_name(ta), with_b ? type_name(tb) : "-", rows_per_warp);
+  std::snprintf(what, sizeof what, "add_norm %dx%d %s+%s rows/warp %d", tokens, hidden, type_name(ta),
+                with_b ? type_name(tb) : "-", rows_per_warp);
   const auto got = o0.read(what);
   compare(what, to0, got, want, o0.inv, hidden, to0 == DType::f32 ? 1e-5 : to0 == DType::f16 ? 1e-3 : 8e-3, 0.002);
-  compare(what, to1, o1.read(what), want, o1.inv, hidden, to1 == DType::f32 ? 1e-5 : to1 == DType::f16 ? 1e-3 : 8e-3, 0.002);
+  compare(what, to1, o1.read(what), want, o1.inv, hidden,
+          to1 == DType::f32   ? 1e-5
+          : to1 == DType::f16 ? 1e-3
+                              : 8e-3,
+          0.002);
   n.rows_per_warp = rows_per_warp == 1 ? 2 : 1;  // the same bits
   CUDA(cudaMemset(o0.device.p, 0x7B, o0.device.n));
   CUDA(add_norm(n, nullptr));
@@ -384,9 +458,14 @@ void check_norm(int tokens, int hidden, DType ta, DType tb, bool with_b, DType t
     CUDA(add_norm(n, nullptr));
     const auto q = o0.read(what);
     const auto s = scales.host();
+    n.out[0].row_scale = nullptr, n.rows_per_warp = rows_per_warp;  // one s8 output: another kernel
+    CUDA(cudaMemset(o0.device.p, 0x7B, o0.device.n));
+    CUDA(add_norm(n, nullptr));
+    compare(std::string(what) + " alone", to0, o0.read(what), want, o0.inv, hidden, 8e-3, 0.002);
     double worst = 0;
     for (int64_t r = 0; r < tokens; ++r)
-      for (int i = 0; i < hidden; ++i) worst = std::max(worst, std::fabs(q[r * hidden + i] - want[r * hidden + i] / s[r]));
+      for (int i = 0; i < hidden; ++i)
+        worst = std::max(worst, std::fabs(q[r * hidden + i] - want[r * hidden + i] / s[r]));
     if (!(worst < 0.51)) std::printf("FAIL %s: row scale, worst %.3f\n", what, worst), ++failures;
   }
 }
@@ -421,15 +500,20 @@ void check_embed(const Batch& batch, int hidden, DType type, Positions mode) {
     for (int i = 0, count = 0; i < batch.lengths[r]; ++i) {
       const int t = batch.offsets[r] + i;
       count += ids[t] != pad;
-      positions[t] = mode == Positions::sequential ? 2 + i : mode == Positions::given ? uniform(0, places - 1) : ids[t] == pad ? pad : pad + count;
+      positions[t] = mode == Positions::sequential ? 2 + i
+                     : mode == Positions::given    ? uniform(0, places - 1)
+                     : ids[t] == pad               ? pad
+                                                   : pad + count;
     }
   Device<int32_t> d_ids(ids), d_types(types), d_positions(positions);
   const std::vector<float> gamma = random_f32(hidden, 0.5f, 1.5f), beta = random_f32(hidden, -0.5f, 0.5f);
   Device<float> dg(gamma), db(beta);
   Guarded o0(DType::s8, batch.tokens, hidden), o1(DType::f32, batch.tokens, hidden);
   EmbedArgs e;
-  e.ids = d_ids.p, e.type_ids = d_types.p, e.positions = mode == Positions::given ? d_positions.p : nullptr, e.offsets = batch.device_offsets.p;
-  e.word = word.table(), e.position = place.table(), e.type = kind.table(), e.position_mode = mode, e.position_start = 2, e.pad_id = pad;
+  e.ids = d_ids.p, e.type_ids = d_types.p, e.positions = mode == Positions::given ? d_positions.p : nullptr,
+  e.offsets = batch.device_offsets.p;
+  e.word = word.table(), e.position = place.table(), e.type = kind.table(), e.position_mode = mode,
+  e.position_start = 2, e.pad_id = pad;
   e.gamma = dg.p, e.beta = db.p, e.eps = 1e-5f, e.out[0] = o0.out(), e.out[1] = o1.out();
   e.tokens = batch.tokens, e.rows = int(batch.lengths.size()), e.hidden = hidden;
   CUDA(embed(e, nullptr));
@@ -437,7 +521,8 @@ void check_embed(const Batch& batch, int hidden, DType type, Positions mode) {
   std::vector<double> x(size_t(batch.tokens) * hidden);
   for (int t = 0; t < batch.tokens; ++t)
     for (int j = 0; j < hidden; ++j)
-      x[size_t(t) * hidden + j] = double(word.values[ids[t] * hidden + j]) + place.values[positions[t] * hidden + j] + kind.values[types[t] * hidden + j];
+      x[size_t(t) * hidden + j] = double(word.values[ids[t] * hidden + j]) + place.values[positions[t] * hidden + j] +
+                                  kind.values[types[t] * hidden + j];
   const auto want = reference_norm(x, batch.tokens, hidden, gamma, beta, e.eps);
   char what[120];
   std::snprintf(what, sizeof what, "embed %s %d positions %d", type_name(type), hidden, int(mode));
@@ -450,7 +535,8 @@ void check_pool(const Batch& batch, int columns, DType type, Pooling pooling, bo
   const int rows = int(batch.lengths.size());
   Guarded out(DType::f32, rows, columns);
   PoolArgs p;
-  p.in = in.in(), p.offsets = batch.device_offsets.p, p.out = out.out(), p.pooling = pooling, p.normalize = normalize, p.rows = rows, p.columns = columns;
+  p.in = in.in(), p.offsets = batch.device_offsets.p, p.out = out.out(), p.pooling = pooling, p.normalize = normalize,
+  p.rows = rows, p.columns = columns;
   CUDA(pool(p, nullptr));
   CUDA(cudaDeviceSynchronize());
   std::vector<double> want(size_t(rows) * columns);
@@ -469,7 +555,8 @@ void check_pool(const Batch& batch, int columns, DType type, Pooling pooling, bo
       for (int c = 0; c < columns; ++c) want[r * columns + c] /= std::max(std::sqrt(squares), 1e-12);
   }
   char what[120];
-  std::snprintf(what, sizeof what, "pool %s %d mode %d normalize %d", type_name(type), columns, int(pooling), normalize);
+  std::snprintf(what, sizeof what, "pool %s %d mode %d normalize %d", type_name(type), columns, int(pooling),
+                normalize);
   compare(what, DType::f32, out.read(what), want, {}, columns, 1e-5);
 }
 
@@ -477,26 +564,32 @@ void check_dense(int rows, int inputs, int outputs, DType tx, DType tw, Unary op
   Matrix x(tx, rows, inputs), w(tw, outputs, inputs, 0.1f);
   std::vector<uint8_t> packed;
   for (int i = 0; i < outputs; ++i)
-    packed.insert(packed.end(), &w.bytes[i * w.ld * size_of(tw)], &w.bytes[i * w.ld * size_of(tw)] + inputs * size_of(tw));
+    packed.insert(packed.end(), &w.bytes[i * w.ld * size_of(tw)],
+                  &w.bytes[i * w.ld * size_of(tw)] + inputs * size_of(tw));
   Device<uint8_t> dw(packed);
   const std::vector<float> bias = random_f32(outputs, -1, 1), ws = random_f32(outputs, 0.0005f, 0.002f);
   Device<float> db(bias), dws(ws);
   Guarded out(DType::f32, rows, outputs);
   DenseArgs a;
-  a.in = x.in(), a.weight = dw.p, a.weight_type = tw, a.weight_scale = dws.p, a.bias = db.p, a.activation = op, a.out = out.out(), a.rows = rows,
-  a.inputs = inputs, a.outputs = outputs;
+  a.in = x.in(), a.weight = dw.p, a.weight_type = tw, a.weight_scale = dws.p, a.bias = db.p, a.activation = op,
+  a.out = out.out(), a.rows = rows, a.inputs = inputs, a.outputs = outputs;
   CUDA(dense(a, nullptr));
   CUDA(cudaDeviceSynchronize());
   std::vector<double> want(size_t(rows) * outputs);
   for (int r = 0; r < rows; ++r)
     for (int o = 0; o < outputs; ++o) {
       double v = 0;
-      for (int i = 0; i < inputs; ++i) v += double(x.values[r * inputs + i]) * value_of(tw, packed.data(), size_t(o) * inputs + i);
+      for (int i = 0; i < inputs; ++i)
+        v += double(x.values[r * inputs + i]) * value_of(tw, packed.data(), size_t(o) * inputs + i);
       v = (tw == DType::s8 ? v * ws[o] : v) + bias[o];
-      want[r * outputs + o] = op == Unary::tanh ? std::tanh(v) : op == Unary::relu ? std::max(v, 0.0) : op == Unary::none ? v : v / 2 * (1 + std::erf(v / std::sqrt(2.0)));
+      want[r * outputs + o] = op == Unary::tanh   ? std::tanh(v)
+                              : op == Unary::relu ? std::max(v, 0.0)
+                              : op == Unary::none ? v
+                                                  : v / 2 * (1 + std::erf(v / std::sqrt(2.0)));
     }
-  compare("dense " + std::to_string(rows) + "x" + std::to_string(inputs) + "x" + std::to_string(outputs) + " " + type_name(tx) + " " + type_name(tw), DType::f32,
-          out.read("dense"), want, {}, outputs, 2e-5);
+  compare("dense " + std::to_string(rows) + "x" + std::to_string(inputs) + "x" + std::to_string(outputs) + " " +
+              type_name(tx) + " " + type_name(tw),
+          DType::f32, out.read("dense"), want, {}, outputs, 2e-5);
 }
 
 void check_elementwise(int rows, int columns, DType ta, bool with_b, DType to, Unary op) {
@@ -511,15 +604,26 @@ void check_elementwise(int rows, int columns, DType ta, bool with_b, DType to, U
   std::vector<double> want(size_t(rows) * columns);
   for (size_t i = 0; i < want.size(); ++i) {
     const double v = a.values[i] + (with_b ? double(b.values[i]) : 0.0);
-    want[i] = op == Unary::tanh ? std::tanh(v) : op == Unary::relu ? std::max(v, 0.0) : op == Unary::none ? v
-              : op == Unary::gelu_erf ? v / 2 * (1 + std::erf(v / std::sqrt(2.0))) : v / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+    want[i] = op == Unary::tanh       ? std::tanh(v)
+              : op == Unary::relu     ? std::max(v, 0.0)
+              : op == Unary::none     ? v
+              : op == Unary::gelu_erf ? v / 2 * (1 + std::erf(v / std::sqrt(2.0)))
+                                      : v / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
   }
-  compare(std::string("elementwise ") + type_name(ta) + " op " + std::to_string(int(op)), to, out.read("elementwise"), want, out.inv, columns,
-          to == DType::f32 ? 2e-6 : to == DType::f16 ? 6e-4 : 5e-3, 0.002);
+  compare(std::string("elementwise ") + type_name(ta) + " op " + std::to_string(int(op)), to, out.read("elementwise"),
+          want, out.inv, columns,
+          to == DType::f32   ? 2e-6
+          : to == DType::f16 ? 6e-4
+                             : 5e-3,
+          0.002);
 }
 
 int check(bool small) {
-  const std::vector<std::vector<int>> batches = {{1}, {16, 1, 15, 17, 63, 64, 40, 33}, {127, 128, 65, 1, 64, 31, 100}, {129, 255, 256, 1, 17, 200, 128, 32}, {257, 512, 300, 64, 1, 256, 448},
+  const std::vector<std::vector<int>> batches = {{1},
+                                                 {16, 1, 15, 17, 63, 64, 40, 33},
+                                                 {127, 128, 65, 1, 64, 31, 100},
+                                                 {129, 255, 256, 1, 17, 200, 128, 32},
+                                                 {257, 512, 300, 64, 1, 256, 448},
                                                  {1000, 513, 8192, 5, 512, 256, 2049}};
   int cases = 0;
   for (size_t n = 0; n < batches.size(); ++n) {
@@ -530,9 +634,11 @@ int check(bool small) {
       check_attention_s8(batch, heads, d, DType::s8, 1.0f, false, 255.0f, 255, 0), ++cases;
       if (small) continue;
       check_attention_s8(batch, heads, d, DType::s8, 5.0f, false, 255.0f, 255, 64), ++cases;
-      check_attention_s8(batch, heads, d, DType::f32, 300.0f, false, 255.0f, 255, 0), ++cases;  // leaves the range: the exact maximum
+      check_attention_s8(batch, heads, d, DType::f32, 300.0f, false, 255.0f, 255, 0),
+          ++cases;  // leaves the range: the exact maximum
       check_attention_s8(batch, heads, d, DType::f16, 3.0f, false, 127.0f, 127, 128), ++cases;
-      check_attention_s8(batch, heads, d, DType::bf16, 3.0f, false, 900.0f, 255, 0), ++cases;   // saturating probabilities
+      check_attention_s8(batch, heads, d, DType::bf16, 3.0f, false, 900.0f, 255, 0),
+          ++cases;  // saturating probabilities
       if (n < 5) check_attention_s8(batch, heads, d, DType::s8, 2.0f, true, 255.0f, 255, 0), ++cases;
       if (n < 5) check_attention_s8(batch, heads, d, DType::f32, 400.0f, true, 255.0f, 255, 0), ++cases;
     }
@@ -545,15 +651,18 @@ int check(bool small) {
   }
   const Batch ragged({5, 1, 64, 33, 200});
   for (int hidden : {16, 128, 144, 256, 384, 512, 768, 1024, 1536, 2048, 4096}) {
-    for (int rpw : {0, 1, 2}) check_norm(small ? 5 : 37, hidden, DType::s8, DType::s8, true, DType::s8, DType::f16, rpw), ++cases;
+    for (int rpw : {0, 1, 2})
+      check_norm(small ? 5 : 37, hidden, DType::s8, DType::s8, true, DType::s8, DType::f16, rpw), ++cases;
     if (small) continue;
     check_norm(13, hidden, DType::f16, DType::f16, true, DType::f16, DType::s8, 2), ++cases;
     check_norm(13, hidden, DType::f32, DType::s8, true, DType::f32, DType::bf16, 1), ++cases;
     check_norm(13, hidden, DType::bf16, DType::s8, false, DType::s8, DType::f32, 4), ++cases;
     for (DType t : {DType::s8, DType::f16, DType::f32})
-      for (Positions m : {Positions::given, Positions::sequential, Positions::non_pad}) check_embed(ragged, hidden, t, m), ++cases;
+      for (Positions m : {Positions::given, Positions::sequential, Positions::non_pad})
+        check_embed(ragged, hidden, t, m), ++cases;
     for (DType t : {DType::s8, DType::f16, DType::bf16, DType::f32})
-      for (Pooling p : {Pooling::first, Pooling::mean, Pooling::max}) check_pool(ragged, hidden, t, p, uniform(0, 1)), ++cases;
+      for (Pooling p : {Pooling::first, Pooling::mean, Pooling::max})
+        check_pool(ragged, hidden, t, p, uniform(0, 1)), ++cases;
   }
   for (int rows : {1, 8, 33})
     for (DType t : {DType::f32, DType::f16, DType::s8}) {
@@ -563,12 +672,14 @@ int check(bool small) {
     }
   for (DType t : {DType::s8, DType::f16, DType::bf16, DType::f32})
     for (DType o : {DType::s8, DType::f16, DType::bf16, DType::f32})
-      for (Unary u : {Unary::none, Unary::relu, Unary::tanh, Unary::gelu_erf, Unary::gelu_tanh}) check_elementwise(19, 3072, t, uniform(0, 1), o, u), ++cases;
+      for (Unary u : {Unary::none, Unary::relu, Unary::tanh, Unary::gelu_erf, Unary::gelu_tanh})
+        check_elementwise(19, 3072, t, uniform(0, 1), o, u), ++cases;
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures != 0;
 }
 
-// ---- timing ----------------------------------------------------------------------------------------------------------------
+// ---- timing
+// ----------------------------------------------------------------------------------------------------------------
 
 /// Median microseconds of one launch: `per_graph` launches in a graph, replayed for about `seconds`.
 double time_graph(const std::function<void(cudaStream_t, int)>& launch, int per_graph = 24, double seconds = 0.04) {
@@ -582,12 +693,22 @@ double time_graph(const std::function<void(cudaStream_t, int)>& launch, int per_
   CUDA(cudaGraphInstantiate(&exec, graph, 0));
   std::vector<cudaEvent_t> events;
   const auto replay = [&](int n) {
-    while (int(events.size()) < n + 1) { events.emplace_back(); CUDA(cudaEventCreate(&events.back())); }
+    while (int(events.size()) < n + 1) {
+      events.emplace_back();
+      CUDA(cudaEventCreate(&events.back()));
+    }
     CUDA(cudaEventRecord(events[0], stream));
-    for (int i = 0; i < n; ++i) { CUDA(cudaGraphLaunch(exec, stream)); CUDA(cudaEventRecord(events[i + 1], stream)); }
+    for (int i = 0; i < n; ++i) {
+      CUDA(cudaGraphLaunch(exec, stream));
+      CUDA(cudaEventRecord(events[i + 1], stream));
+    }
     CUDA(cudaStreamSynchronize(stream));
     std::vector<float> us;
-    for (int i = 0; i < n; ++i) { float ms; CUDA(cudaEventElapsedTime(&ms, events[i], events[i + 1])); us.push_back(ms * 1000 / per_graph); }
+    for (int i = 0; i < n; ++i) {
+      float ms;
+      CUDA(cudaEventElapsedTime(&ms, events[i], events[i + 1]));
+      us.push_back(ms * 1000 / per_graph);
+    }
     std::sort(us.begin(), us.end());
     return us[us.size() / 2];
   };
@@ -604,20 +725,25 @@ struct AttentionSet {
   Device<int8_t> qkv, out;
 };
 
-void time_attention_s8(const char* name, const std::vector<int>& lengths, int heads, int d, const std::vector<int>& pieces, int max_length = 0) {
+void time_attention_s8(const char* name, const std::vector<int>& lengths, int heads, int d,
+                       const std::vector<int>& pieces, int max_length = 0) {
   const Batch batch(lengths);
   const int hidden = heads * d;
   std::vector<AttentionSet> sets(4);
-  for (auto& s : sets) s.qkv = Device<int8_t>(random_s8(size_t(batch.tokens) * 3 * hidden)), s.out = Device<int8_t>(size_t(batch.tokens) * hidden);
-  Device<float> score_scale(std::vector<float>(heads, 1.0f / (float(d) * 40.0f * std::sqrt(float(d))))), context_scale(random_f32(hidden, 1e-4f, 2e-4f)),
-      inv(random_f32(hidden, 20, 60));
+  for (auto& s : sets)
+    s.qkv = Device<int8_t>(random_s8(size_t(batch.tokens) * 3 * hidden)),
+    s.out = Device<int8_t>(size_t(batch.tokens) * hidden);
+  Device<float> score_scale(std::vector<float>(heads, 1.0f / (float(d) * 40.0f * std::sqrt(float(d))))),
+      context_scale(random_f32(hidden, 1e-4f, 2e-4f)), inv(random_f32(hidden, 20, 60));
   double ops = 0;
   for (int l : lengths) ops += 4.0 * l * l * hidden;
   for (int p : pieces) {
     AttentionS8Args a;
     a.q_ld = a.k_ld = a.v_ld = 3 * hidden;
-    a.offsets = batch.device_offsets.p, a.score_scale = score_scale.p, a.context_scale = context_scale.p, a.out_inv_scale = inv.p, a.out_ld = hidden;
-    a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = std::max(max_length, batch.max_length), a.queries_per_block = p;
+    a.offsets = batch.device_offsets.p, a.score_scale = score_scale.p, a.context_scale = context_scale.p,
+    a.out_inv_scale = inv.p, a.out_ld = hidden;
+    a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d,
+    a.max_length = std::max(max_length, batch.max_length), a.queries_per_block = p;
     const auto run = [&](bool rotate, bool dependent) {
       return time_graph([&](cudaStream_t s, int i) {
         const AttentionSet& set = sets[rotate ? i % 4 : 0];
@@ -626,8 +752,8 @@ void time_attention_s8(const char* name, const std::vector<int>& lengths, int he
       });
     };
     const double hot = run(false, false), dep = run(false, true), rot = run(true, true);
-    std::printf("attention_s8 %-14s d%-3d %-28s pieces %-4d hot %7.2f  hot,pdl %7.2f  rot,pdl %7.2f us  %6.0f TOPS\n", name, d, attention_s8_kernel(a), p, hot, dep, rot,
-                ops / dep * 1e-6);
+    std::printf("attention_s8 %-14s d%-3d %-28s pieces %-4d hot %7.2f  hot,pdl %7.2f  rot,pdl %7.2f us  %6.0f TOPS\n",
+                name, d, attention_s8_kernel(a), p, hot, dep, rot, ops / dep * 1e-6);
   }
 }
 
@@ -643,7 +769,8 @@ void time_attention_half(const char* name, const std::vector<int>& lengths, int 
   AttentionHalfArgs a;
   a.q = qkv.p, a.k = qkv.p + hidden, a.v = qkv.p + 2 * hidden, a.q_ld = a.k_ld = a.v_ld = 3 * hidden;
   a.offsets = batch.device_offsets.p, a.score_scale = 1 / std::sqrt(float(d)), a.out = out.p, a.out_ld = hidden;
-  a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = batch.max_length, a.dependent_launch = true;
+  a.rows = int(lengths.size()), a.heads = heads, a.head_dim = d, a.max_length = batch.max_length,
+  a.dependent_launch = true;
   double ops = 0;
   for (int l : lengths) ops += 4.0 * l * l * hidden;
   const double us = time_graph([&](cudaStream_t s, int) { CUDA(attention_half(a, s)); });
@@ -651,13 +778,16 @@ void time_attention_half(const char* name, const std::vector<int>& lengths, int 
 }
 
 void time_norm(int tokens, int hidden, DType type) {
-  struct Set { Device<uint8_t> a, b, o; };
+  struct Set {
+    Device<uint8_t> a, b, o;
+  };
   std::vector<Set> sets(4);
   const size_t n = size_t(tokens) * hidden, unit = size_of(type);
   for (auto& s : sets) {
     const auto bytes = random_s8(n * unit);
     std::vector<uint8_t> v(bytes.begin(), bytes.end());
-    if (type == DType::f16) for (size_t i = 1; i < v.size(); i += 2) v[i] &= 0xBB;  // finite
+    if (type == DType::f16)
+      for (size_t i = 1; i < v.size(); i += 2) v[i] &= 0xBB;  // finite
     s.a = Device<uint8_t>(v), s.b = Device<uint8_t>(v), s.o = Device<uint8_t>(n * unit);
   }
   Device<float> one(random_f32(hidden, 0.01f, 0.02f)), inv(random_f32(hidden, 20, 60));
@@ -667,19 +797,22 @@ void time_norm(int tokens, int hidden, DType type) {
         const Set& set = sets[rotate ? i % 4 : 0];
         NormArgs a;
         a.a = {set.a.p, type, hidden, one.p}, a.b = {set.b.p, type, hidden, one.p}, a.gamma = one.p, a.beta = one.p;
-        a.out[0] = {set.o.p, type, hidden, inv.p, nullptr}, a.tokens = tokens, a.hidden = hidden, a.rows_per_warp = rpw, a.dependent_launch = true;
+        a.out[0] = {set.o.p, type, hidden, inv.p, nullptr}, a.tokens = tokens, a.hidden = hidden, a.rows_per_warp = rpw,
+        a.dependent_launch = true;
         CUDA(add_norm(a, s));
       });
     };
     const double hot = run(false), rot = run(true);
-    std::printf("add_norm %5dx%-4d %s rows/warp %d  hot %6.2f us %5.0f GB/s  rot %6.2f us %5.0f GB/s\n", tokens, hidden, type_name(type), rpw, hot,
-                3.0 * double(n) * unit / hot * 1e-3, rot, 3.0 * double(n) * unit / rot * 1e-3);
+    std::printf("add_norm %5dx%-4d %s rows/warp %d  hot %6.2f us %5.0f GB/s  rot %6.2f us %5.0f GB/s\n", tokens, hidden,
+                type_name(type), rpw, hot, 3.0 * double(n) * unit / hot * 1e-3, rot,
+                3.0 * double(n) * unit / rot * 1e-3);
   }
 }
 
 void time_rest() {
   const int hidden = 768, words = 50265, tokens = 8192, rows = 32;
-  Device<int8_t> table(random_s8(size_t(words) * hidden)), places(random_s8(514 * hidden)), out(size_t(tokens) * hidden);
+  Device<int8_t> table(random_s8(size_t(words) * hidden)), places(random_s8(514 * hidden)),
+      out(size_t(tokens) * hidden);
   Device<float> scale(random_f32(words, 0.001f, 0.002f)), vec(random_f32(hidden, 0.5f, 1.5f));
   std::vector<int32_t> ids(tokens), offsets(rows + 1);
   for (auto& i : ids) i = uniform(2, words - 1);
@@ -688,8 +821,10 @@ void time_rest() {
   for (Positions mode : {Positions::sequential, Positions::non_pad}) {
     const double us = time_graph([&](cudaStream_t s, int) {
       EmbedArgs e;
-      e.ids = d_ids.p, e.offsets = d_offsets.p, e.word = {table.p, DType::s8, scale.p}, e.position = {places.p, DType::s8, scale.p}, e.type = {places.p, DType::s8, scale.p};
-      e.position_mode = mode, e.pad_id = 1, e.gamma = vec.p, e.beta = vec.p, e.out[0] = {out.p, DType::s8, hidden, vec.p, nullptr};
+      e.ids = d_ids.p, e.offsets = d_offsets.p, e.word = {table.p, DType::s8, scale.p},
+      e.position = {places.p, DType::s8, scale.p}, e.type = {places.p, DType::s8, scale.p};
+      e.position_mode = mode, e.pad_id = 1, e.gamma = vec.p, e.beta = vec.p,
+      e.out[0] = {out.p, DType::s8, hidden, vec.p, nullptr};
       e.tokens = tokens, e.rows = rows, e.hidden = hidden, e.dependent_launch = true;
       CUDA(embed(e, s));
     });
@@ -699,7 +834,8 @@ void time_rest() {
   for (Pooling mode : {Pooling::first, Pooling::mean}) {
     const double us = time_graph([&](cudaStream_t s, int) {
       PoolArgs p;
-      p.in = {out.p, DType::s8, hidden, vec.p}, p.offsets = d_offsets.p, p.out = {pooled.p, DType::f32, hidden}, p.pooling = mode, p.normalize = true, p.rows = rows, p.columns = hidden;
+      p.in = {out.p, DType::s8, hidden, vec.p}, p.offsets = d_offsets.p, p.out = {pooled.p, DType::f32, hidden},
+      p.pooling = mode, p.normalize = true, p.rows = rows, p.columns = hidden;
       p.dependent_launch = true;
       CUDA(pool(p, s));
     });
@@ -712,8 +848,10 @@ void time_rest() {
     for (int r : {32, 1}) {
       const double us = time_graph([&](cudaStream_t s, int) {
         DenseArgs a;
-        a.in = {out.p, DType::s8, hidden, vec.p}, a.offsets = d_offsets.p, a.weight = weight.p, a.weight_type = DType::f16, a.bias = vec.p, a.activation = Unary::tanh;
-        a.out = {result.p, DType::f32, outputs}, a.rows = r, a.inputs = 768, a.outputs = outputs, a.dependent_launch = true;
+        a.in = {out.p, DType::s8, hidden, vec.p}, a.offsets = d_offsets.p, a.weight = weight.p,
+        a.weight_type = DType::f16, a.bias = vec.p, a.activation = Unary::tanh;
+        a.out = {result.p, DType::f32, outputs}, a.rows = r, a.inputs = 768, a.outputs = outputs,
+        a.dependent_launch = true;
         CUDA(dense(a, s));
       });
       std::printf("dense %dx768x%d f16 weights  %6.2f us\n", r, outputs, us);
@@ -750,7 +888,8 @@ int time_all() {
   time_attention_s8("1x8192", {8192}, 12, 64, {0});
   time_attention_s8("32x256", std::vector<int>(32, 256), 12, 32, {0});
   time_attention_s8("32x256", std::vector<int>(32, 256), 6, 128, {0, 64, 128});
-  for (int l : {128, 256, 512}) time_attention_half(("32x" + std::to_string(l)).c_str(), std::vector<int>(32, l), 12, 64);
+  for (int l : {128, 256, 512})
+    time_attention_half(("32x" + std::to_string(l)).c_str(), std::vector<int>(32, l), 12, 64);
   time_attention_half("1x128", {128}, 12, 64);
   time_attention_half("8x1024", std::vector<int>(8, 1024), 12, 64);
   return time_rows();
@@ -765,6 +904,7 @@ int main(int argc, char** argv) {
   std::printf("seed %u\n", seed);
   if (mode == "time") return time_all();
   if (mode == "rows") return time_rows();
-  if (mode == "profile") return time_attention_s8("32x256", std::vector<int>(32, 256), 12, 64, {256}), 0;  // for a profiler
+  if (mode == "profile")
+    return time_attention_s8("32x256", std::vector<int>(32, 256), 12, 64, {256}), 0;  // for a profiler
   return check(mode == "small");
 }

@@ -36,6 +36,7 @@ void destroy_stream(void*) noexcept {}
 void synchronize(void*) { absent(); }
 void to_device(void*, const void*, int64_t, void*) { absent(); }
 void to_host(void*, const void*, int64_t, void*) { absent(); }
+void transfer(void*, const void*, int64_t, void*) { absent(); }
 void* capture(void*, const std::function<void()>&) { absent(); }
 void launch(void*, void*) { absent(); }
 void destroy_graph(void*) noexcept {}

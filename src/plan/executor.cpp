@@ -580,12 +580,12 @@ struct Executor::State {
     if (graphs.size() >= kMostGraphs) drop_graphs();
     void* made = device::capture(stream, [&] {
       auto* host = static_cast<unsigned char*>(staging.get());
-      device::to_device(base, host, input_bytes, stream);
+      device::transfer(base, host, input_bytes, stream);
       for (size_t i = 0; i < steps.size(); ++i) run_step(i);
       for (size_t o = 0; o < program->outputs.size(); ++o) {
         int32_t id = program->outputs[o].second;
-        device::to_host(host + output_offset[o], memory(id),
-                        extent_of(buffer(id)) * buffer(id).width * size_of(buffer(id).dtype), stream);
+        device::transfer(host + output_offset[o], memory(id),
+                         extent_of(buffer(id)) * buffer(id).width * size_of(buffer(id).dtype), stream);
       }
     });
     graphs.emplace(key, made);

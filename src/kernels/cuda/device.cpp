@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "core/error.h"
+#include "kernels/cuda/transfer.h"
 
 namespace octet::kernels::device {
 
@@ -92,6 +93,9 @@ void to_device(void* to, const void* from, int64_t bytes, void* stream) {
 void to_host(void* to, const void* from, int64_t bytes, void* stream) {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, as_stream(stream)),
         "a copy from the device");
+}
+void transfer(void* to, const void* from, int64_t bytes, void* stream) {
+  check(cuda::transfer(to, from, bytes, as_stream(stream)), "a copy to or from the device");
 }
 
 void* capture(void* stream, const std::function<void()>& work) {

@@ -258,20 +258,41 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   return cudaLaunchKernelExC(&config, kernel, parameters);
 }
 
+namespace {
+
+/// Estimated microseconds of a tile that does not refuse.
+double estimate(const GemmDesc& desc, int64_t m, int sms, int index) noexcept {
+  const GemmTile& tile = kTiles[index];
+  const Cost& cost = kInstances[index].cost;
+  const int cluster = tile.cluster_m * tile.cluster_n;
+  const int64_t tiles =
+      divide_up(m, (int64_t)tile.rows * tile.cluster_m) * divide_up(desc.n, (int64_t)tile.columns * tile.cluster_n);
+  const double turns = (double)divide_up(tiles, std::max(1, sms / cluster));
+  const bool gelu = desc.activation == Activation::gelu_erf;
+  const double turn = cost.tile + (gelu ? cost.gelu : 0.0) + cost.block * k_blocks(desc);
+  // Blocks for few rows are not persistent: each turn starts anew.
+  return tile.family == GemmFamily::small ? turns * (cost.start + turn) : cost.start + turns * turn;
+}
+
+}  // namespace
+
+std::vector<const GemmTile*> by_cost(const GemmDesc& desc, int64_t m, int sms) {
+  std::vector<std::pair<double, const GemmTile*>> order;
+  for (int i = 0; i < kCount; ++i)
+    if (refuse(desc, kTiles[i]) == nullptr) order.emplace_back(estimate(desc, m, sms, i), &kTiles[i]);
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<const GemmTile*> tiles;
+  for (const auto& [us, tile] : order) tiles.push_back(tile);
+  return tiles;
+}
+
 const GemmTile* choose(const GemmDesc& desc, int64_t m, int sms) noexcept {
   const GemmTile* best = nullptr;
   double least = 0;
   for (int i = 0; i < kCount; ++i) {
-    const GemmTile& tile = kTiles[i];
-    if (refuse(desc, tile) != nullptr) continue;
-    const Cost& cost = kInstances[i].cost;
-    const int cluster = tile.cluster_m * tile.cluster_n;
-    const int64_t tiles =
-        divide_up(m, (int64_t)tile.rows * tile.cluster_m) * divide_up(desc.n, (int64_t)tile.columns * tile.cluster_n);
-    const double turns = (double)divide_up(tiles, std::max(1, sms / cluster));
-    const bool gelu = desc.activation == Activation::gelu_erf;
-    const double us = cost.start + turns * (cost.tile + (gelu ? cost.gelu : 0.0) + cost.block * k_blocks(desc));
-    if (best == nullptr || us < least) best = &tile, least = us;
+    if (refuse(desc, kTiles[i]) != nullptr) continue;
+    const double us = estimate(desc, m, sms, i);
+    if (best == nullptr || us < least) best = &kTiles[i], least = us;
   }
   return best;
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "kernels/args.h"
 
@@ -33,8 +34,17 @@ std::span<const GemmTile> gemm_tiles() noexcept;
 /// Why the tile cannot compute this at m rows; nullptr: it can.
 const char* refuse(const GemmDesc& desc, const GemmTile& tile) noexcept;
 
-/// A tile that does not refuse, good for m rows on `multiprocessors`; nullptr when all refuse.
+/// The tiles that do not refuse, the best by estimated time first.
+std::vector<const GemmTile*> by_cost(const GemmDesc& desc, int64_t m, int multiprocessors);
+
+/// The first of them; nullptr when all refuse.
 const GemmTile* choose(const GemmDesc& desc, int64_t m, int multiprocessors) noexcept;
+
+/// The fastest of the likely tiles, measured on the device at the first call for a shape (about 10 ms, also while a
+/// stream is captured) and remembered; nullptr when all refuse. Integer results do not depend on the tile.
+const GemmTile* tuned(const GemmDesc& desc, int64_t m, int multiprocessors) noexcept;
+/// Makes `tuned` answer without measuring.
+void remember(const GemmDesc& desc, int64_t m, const GemmTile& tile);
 
 /// w: [n, k] row-major -> the same, padded with zero rows to a multiple of 32 (`packed_rows`).
 constexpr int64_t packed_rows(int64_t n) noexcept { return (n + 31) / 32 * 32; }

@@ -31,8 +31,9 @@ __device__ __forceinline__ void load_scale(float (&scale)[V], const float* p, in
 }
 
 /// One warp a row at a time, down the matrix, a + b with both present. hidden = 32 V N exactly. The per-channel vectors
-/// stay in registers, and the next row is loaded while this one is worked on.
-template <DType kA, DType kB, int V, int N>
+/// stay in registers, and the next row is loaded while this one is worked on. kOnlyS8: one output, s8; then gamma and
+/// beta carry its scale, and the multiply-add's saturation to [0, 1] clamps: 13 instead of 17 instructions an element.
+template <DType kA, DType kB, int V, int N, bool kOnlyS8>
 __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant__ NormArgs a) {
   using Tile = Rows<V, N, 1>;
   launch_dependents();
@@ -47,6 +48,13 @@ __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant
     load_floats(gamma[i], a.gamma + column);
     load_floats(beta[i], a.beta + column);
     if (s8_out) load_floats(inv[i], a.out[0].inv_scale + column);
+    if constexpr (kOnlyS8)
+#pragma unroll
+      for (int k = 0; k < V; ++k) {  // (y + 128) / 255
+        const float f = inv[i][k] * (1.0f / 255.0f);
+        gamma[i][k] *= f;
+        beta[i][k] = fmaf(beta[i][k], f, 128.0f / 255.0f);
+      }
   }
   const int64_t step = int64_t(gridDim.x) * (blockDim.x / 32);
   int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
@@ -79,6 +87,21 @@ __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant
     if (row + step < a.tokens) fetch(row + step);
     float rstd[1];
     tile.center(rstd, a.eps, a.hidden);
+    if constexpr (kOnlyS8) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        Raw<1, V> out;
+        uint32_t u[V];
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+          u[k] = __float_as_uint(
+              fmaf(__saturatef(fmaf(tile.x[0][i][k] * rstd[0], gamma[i][k], beta[i][k])), 255.0f, kMagic));
+#pragma unroll
+        for (int k = 0; k < V; k += 4) out.w[k / 4] = pack_low_bytes(u[k], u[k + 1], u[k + 2], u[k + 3]) ^ 0x80808080u;
+        store_raw(element<DType::s8>(a.out[0].data, row * a.out[0].ld + Tile::column(i)), out);
+      }
+      continue;
+    }
 #pragma unroll
     for (int i = 0; i < N; ++i)
 #pragma unroll
@@ -107,9 +130,9 @@ int sm_count() {
   return count;
 }
 
-template <DType kA, DType kB, int V, int N>
+template <DType kA, DType kB, int V, int N, bool kOnlyS8 = false>
 cudaError_t run_persistent(const NormArgs& a, cudaStream_t stream) {
-  const auto kernel = add_norm_persistent<kA, kB, V, N>;
+  const auto kernel = add_norm_persistent<kA, kB, V, N, kOnlyS8>;
   static const int fit = [kernel] {  // blocks a multiprocessor holds
     int n = 0;
     return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, 128, 0) == cudaSuccess && n > 0 ? n : 1;
@@ -147,6 +170,8 @@ cudaError_t add_norm(const NormArgs& args, cudaStream_t stream) noexcept {
     const auto by_type = [&](auto v, auto n) {
       constexpr int V = decltype(v)::V, N = decltype(n)::N;
       const DType a = args.a.type, b = args.b.type;
+      if (a == DType::s8 && b == DType::s8 && args.out[0].type == DType::s8 && !args.out[1].data)
+        return run_persistent<DType::s8, DType::s8, V, N, true>(args, stream);
       if (a == DType::s8 && b == DType::s8) return run_persistent<DType::s8, DType::s8, V, N>(args, stream);
       if (a == DType::f16 && b == DType::f16) return run_persistent<DType::f16, DType::f16, V, N>(args, stream);
       if (a == DType::f16 && b == DType::s8) return run_persistent<DType::f16, DType::s8, V, N>(args, stream);

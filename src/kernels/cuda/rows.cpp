@@ -54,7 +54,7 @@ void pack_padded(const GemmDesc& desc, const void* w, unsigned char* packed) noe
   std::memset(packed + used, 0, static_cast<size_t>(padded_bytes(desc)) - used);
 }
 void run_sm90(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_on) noexcept {
-  const GemmTile* tile = choose(desc, args.m, device::find_device().target.sm_count);
+  const GemmTile* tile = tuned(desc, args.m, device::find_device().target.sm_count);
   int error = tile == nullptr ? static_cast<int>(cudaErrorInvalidConfiguration)
                               : launch(desc, args, *tile, static_cast<CUstream_st*>(launch_on.stream), kDependent);
   device::note_failure(error, tile == nullptr ? "gemm_sm90a" : tile->name.data());

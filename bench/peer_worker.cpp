@@ -27,7 +27,8 @@ int main(int argc, char** argv) {
     std::cout << nlohmann::json{{"ready", "octet"}} << std::endl;
     for (std::string line; std::getline(std::cin, line);) {
       std::vector<double> times;
-      for (const auto& lengths : nlohmann::json::parse(line).at("batches")) {
+      const nlohmann::json request = nlohmann::json::parse(line);
+      for (const auto& lengths : request.at("batches")) {
         octet::OwnedBatch batch;
         for (int64_t length : lengths) {
           for (int64_t t = 0; t < length; ++t) batch.ids.push_back(id(random));

@@ -3,7 +3,6 @@
   models.py FOLDER OUT      what exists already is kept; a peer that is not installed or fails says why and is left out
 """
 import os
-import subprocess
 import sys
 import traceback
 
@@ -71,8 +70,10 @@ def nncf_model():
 
 def ctranslate2_model():
     # CTranslate2 takes the encoder; the head stays with PyTorch (see worker.py).
-    subprocess.run([os.path.join(os.path.dirname(sys.executable), "ct2-transformers-converter"), "--model", folder,
-                    "--output_dir", path("ctranslate2"), "--force"], check=True)
+    import ctranslate2
+    import transformers
+    transformers.PretrainedConfig.position_embedding_type = "absolute"  # its converter asks for what newer configs lack
+    ctranslate2.converters.TransformersConverter(folder).convert(path("ctranslate2"), force=True)
 
 
 for name, made, make in (("float ONNX", "model.onnx", float_onnx), ("dynamic INT8", "model-dynamic.onnx", dynamic_onnx),

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <sstream>
 #include <string>
@@ -99,90 +100,30 @@ void print_steps(Executor& executor, const Batching& shape, int64_t vocabulary, 
 
 // Every step of the GPU plan on the CPU plan's own values: share of equal integers, largest step.
 void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
-  auto pool = std::make_shared<ThreadPool>(0);
-  Executor a(cpu.state()->prepared(), pool, true), b(gpu.state()->prepared(), pool, true);
   std::mt19937 random(77);
   OwnedBatch batch;
-  for (int64_t length : {1, 3, 16, 17, 40, 64, 65, 100, 128}) {
-    for (const Encoding& row : random_rows(1, length, vocabulary, random())) batch.add(row);
-  }
-  Batch view = batch.view();
-  a.bind({view.ids, view.offsets, view.type_ids});
-  a.run();
-  b.bind({view.ids, view.offsets, view.type_ids});
-  b.run();
-  const Program &pa = *cpu.state()->program, &pb = *gpu.state()->program;
-  if (pa.steps.size() != pb.steps.size()) {
-    fmt::print("plans differ in steps: {} and {}\n", pa.steps.size(), pb.steps.size());
-    return;
-  }
-  auto to_float = [](const Buffer& buffer, const std::vector<std::byte>& bytes) {
-    std::vector<float> values(bytes.size() / static_cast<size_t>(size_of(buffer.dtype)));
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (buffer.dtype == DType::f16) values[i] = f32_from_f16(reinterpret_cast<const uint16_t*>(bytes.data())[i]);
-      else if (buffer.dtype == DType::f32) values[i] = reinterpret_cast<const float*>(bytes.data())[i];
-      else
-        values[i] = buffer.dtype == DType::u8 ? static_cast<float>(static_cast<uint8_t>(bytes[i]))
-                                              : static_cast<float>(static_cast<int8_t>(bytes[i]));
-    }
-    return values;
+  for (int64_t length : {1, 3, 16, 17, 40, 64, 65, 100, 128})
+    batch.add(random_rows(1, length, vocabulary, random())[0]);
+  struct Sum {
+    double equal = 0, elements = 0, rms = 0;
+    int64_t steps = 0;
   };
-  auto convert = [](const std::vector<float>& values, DType type) {
-    std::vector<std::byte> bytes(values.size() * static_cast<size_t>(size_of(type)));
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (type == DType::f16) reinterpret_cast<uint16_t*>(bytes.data())[i] = f16_from_f32(values[i]);
-      else if (type == DType::f32) reinterpret_cast<float*>(bytes.data())[i] = values[i];
-      else bytes[i] = static_cast<std::byte>(static_cast<int8_t>(values[i]));
-    }
-    return bytes;
-  };
-  std::map<std::string, std::pair<double, double>> equal;  // kernel -> equal, all
-  int worst = 0;
-  for (size_t s = 0; s < pb.steps.size(); ++s) {
-    const Step &sa = pa.steps[s], &sb = pb.steps[s];
-    if (std::holds_alternative<PositionsDesc>(sb.desc)) continue;
-    for (size_t i = 0; i < sb.inputs.size(); ++i) {
-      if (sb.inputs[i].buffer < 0) continue;
-      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.inputs[i].buffer)],
-                   &bb = pb.buffers[static_cast<size_t>(sb.inputs[i].buffer)];
-      if (ba.dtype == DType::s32) continue;
-      std::vector<std::byte> bytes(static_cast<size_t>(a.elements(sa.inputs[i].buffer) * size_of(ba.dtype)));
-      a.read(sa.inputs[i].buffer, bytes.data());
-      std::vector<std::byte> converted = convert(to_float(ba, bytes), bb.dtype);
-      b.write(sb.inputs[i].buffer, converted.data());
-    }
-    b.run_step(s);
-    for (size_t o = 0; o < sb.outputs.size(); ++o) {
-      const Buffer &ba = pa.buffers[static_cast<size_t>(sa.outputs[o].buffer)],
-                   &bb = pb.buffers[static_cast<size_t>(sb.outputs[o].buffer)];
-      std::vector<std::byte> x(static_cast<size_t>(a.elements(sa.outputs[o].buffer) * size_of(ba.dtype))),
-          y(static_cast<size_t>(b.elements(sb.outputs[o].buffer) * size_of(bb.dtype)));
-      a.read(sa.outputs[o].buffer, x.data());
-      b.read(sb.outputs[o].buffer, y.data());
-      std::vector<float> fx = to_float(ba, x), fy = to_float(bb, y);
-      double same = 0, difference = 0, magnitude = 0;
-      for (size_t i = 0; i < fx.size(); ++i) {
-        same += fx[i] == fy[i];
-        difference = std::max(difference, std::fabs(double{fx[i]} - fy[i]));
-        magnitude = std::max(magnitude, std::fabs(double{fx[i]}));
-        if (std::isnan(fy[i])) difference = 1e30;
-      }
-      bool integer = bb.dtype == DType::s8;
-      if (integer) {
-        equal[sb.kernel].first += same;
-        equal[sb.kernel].second += static_cast<double>(fx.size());
-        worst = std::max(worst, static_cast<int>(std::min(difference, 255.0)));
-      }
-      bool bad = integer ? difference > 1 || same < 0.99 * static_cast<double>(fx.size())
-                         : difference > 4e-3 * std::max(1.0, magnitude);
-      if (bad)
-        fmt::print("  BAD {} [{}] -> {}: equal {:.5f}, max difference {} of {}\n", sb.name, sb.kernel,
-                   bb.value.substr(0, 60), same / static_cast<double>(fx.size()), difference, magnitude);
-    }
+  std::map<std::string, Sum> sums;  // by kernel
+  for (const DiffRow& row : diff(cpu, gpu, batch.view(), {.teacher_forced = true})) {
+    if (!keeps_promise(row))
+      fmt::print("  BAD {} [{}, {}]: equal {:.5f}, {} steps, relative rms {:.2e}\n", row.value.substr(0, 60),
+                 row.kernel, row.arithmetic, row.equal_fraction, row.max_steps,
+                 row.rms / std::max(1e-30, row.reference_rms));
+    Sum& sum = sums[row.kernel];
+    if (row.reference_rms > 0) sum.rms = std::max(sum.rms, row.rms / row.reference_rms);
+    if (!row.integer) continue;
+    sum.equal += row.equal_fraction * static_cast<double>(row.elements);
+    sum.elements += static_cast<double>(row.elements);
+    sum.steps = std::max(sum.steps, row.max_steps);
   }
-  for (const auto& [kernel, counts] : equal)
-    fmt::print("  {:<28} equal integers {:.6f} of {:.0f}\n", kernel, counts.first / counts.second, counts.second);
-  fmt::print("  largest difference {} step\n", worst);
+  for (const auto& [kernel, sum] : sums)
+    fmt::print("  {:<28} equal integers {:.6f} of {:.0f}, at most {} steps apart; relative rms {:.2e}\n", kernel,
+               sum.elements > 0 ? sum.equal / sum.elements : 1, sum.elements, sum.steps, sum.rms);
 }
 
 }  // namespace

@@ -19,8 +19,9 @@ struct CalibrateOptions {
   /// Strength of channel balancing on edges into linears, 0..1; negative: the placement's default (0 for qdqbert and
   /// linear-only).
   double balance = -1;
-  int64_t samples = 256;   ///< rows used, spread evenly over those given (compatible: from the first on)
-  int64_t max_length = 0;  ///< rows are cut to this many tokens; 0 = the model's
+  int64_t samples = 256;       ///< rows used, spread evenly over those given (compatible: from the first on)
+  int64_t max_length = 0;      ///< rows are cut to this many tokens; 0 = the model's
+  std::string device = "cpu";  ///< "cpu" or "cuda": where the pass runs; statistics differ by rounding only
   int threads = 0;
   bool compatible = false;  ///< the reference's histograms (first batch's range, left edges), for reproducing it
   /// Pad rows to max_length with padding ids, as the reference does, to see what that does to ranges. Padding is

@@ -16,7 +16,7 @@ struct DiffRow {
   std::string step;    ///< of B: the graph nodes that it computes
   std::string kernel;  ///< of B
   /// How B's step computes: "integer" (no float arithmetic but scaling and rounding), "epilogue" (integer sums, then
-  /// f32), "approximate" (GELU, tanh, exp, or a kernel flagged so), "float".
+  /// f32), "approximate" (GELU, tanh, exp, or a kernel flagged so), "float", "half" (16-bit floats read or written).
   std::string arithmetic;
   int64_t elements = 0;
   double max_abs = 0;         ///< largest difference, in real units
@@ -38,6 +38,11 @@ struct DiffOptions {
 /// Compares plans A (usually a simulated one) and B on a batch, in B's order. Throws invalid_argument when no value is
 /// common. A plan for a GPU needs that GPU.
 std::vector<DiffRow> diff(const Plan& a, const Plan& b, const Batch& batch, const DiffOptions& options = {});
+
+/// Whether the step does what its arithmetic promises (docs/numerics.md): integers equal in all, 99.9 % or 99 % of the
+/// elements and never more than one step apart; floats within 1e-4 of their root mean square, 16-bit ones within 1e-2.
+/// Meant for teacher-forced rows.
+bool keeps_promise(const DiffRow& row);
 
 /// Joins the rows of another batch to those of the first ones: sums and maxima over both. Both come from the same plans
 /// and options.

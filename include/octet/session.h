@@ -27,6 +27,15 @@ struct OwnedBatch {
   Batch view() const noexcept { return {ids, offsets, type_ids}; }
 };
 
+/// A batch in the memory of the GPU: for programs whose token ids are there already.
+struct DeviceBatch {
+  const int32_t* ids = nullptr;       ///< [tokens]
+  const int32_t* offsets = nullptr;   ///< [rows + 1], as in Batch
+  const int32_t* type_ids = nullptr;  ///< [tokens], or null for all 0
+  int64_t rows = 0, tokens = 0;
+  int64_t max_length = 0;  ///< no row is longer; a bound close to the truth is faster
+};
+
 /// A result: `rows` vectors of `width`. A view that is valid until the session's next run.
 struct Output {
   int64_t rows = 0;  ///< texts, or tokens for the tasks that answer per token
@@ -42,7 +51,8 @@ struct SessionOptions {
 };
 
 /// Scratch memory and threads (CPU) or a stream (CUDA) for running a plan; move-only, one per thread of use. Many
-/// sessions may share a plan.
+/// sessions may share a plan. After a device error (the GPU was lost) make a new session of the same plan: it sets the
+/// GPU up again, and all older sessions of the process refuse to run.
 class Session {
  public:
   explicit Session(const Plan& plan, const SessionOptions& options = {});
@@ -53,6 +63,16 @@ class Session {
   /// Throws invalid_argument (ids out of range, a text longer than the model's positions, an empty batch),
   /// out_of_memory, device.
   Output run(const Batch& batch);
+
+  /// CUDA: runs a batch that lies in device memory on the caller's stream (a cudaStream_t as an opaque handle) and
+  /// writes the answer, f32 [rows or tokens, width], to `output` in device memory, without waiting. One stream at a
+  /// time uses a session. Throws invalid_argument where shapes exceed the plan's; what is wrong with ids or offsets is
+  /// found on the device: that batch computes nothing and the next enqueue or wait throws invalid_argument.
+  void enqueue(const DeviceBatch& batch, float* output, void* stream);
+  /// Waits for the stream. Throws device, or invalid_argument for an enqueued batch with ids or offsets out of range.
+  void wait(void* stream);
+  /// Values of an answer: a text's, or a token's for the tasks that answer per token.
+  int64_t width() const noexcept;
 
   const Plan& plan() const noexcept;
 

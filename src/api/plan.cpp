@@ -61,7 +61,7 @@ DType float_type(const CompileOptions& options, const Target& target) {
 
 std::shared_ptr<const Prepared> Plan::State::prepared() const {
   std::lock_guard lock(mutex_);
-  if (!prepared_) prepared_ = prepare(program, target);
+  if (!prepared_ || !still_stands(*prepared_)) prepared_ = prepare(program, target);
   return prepared_;
 }
 

@@ -51,6 +51,21 @@ Output Session::run(const Batch& batch) {
           .values = {static_cast<const float*>(executor.output(0)), static_cast<size_t>(elements)}};
 }
 
+void Session::enqueue(const DeviceBatch& batch, float* output, void* stream) {
+  state_->executor.enqueue({.ids = batch.ids,
+                            .offsets = batch.offsets,
+                            .type_ids = batch.type_ids,
+                            .rows = batch.rows,
+                            .tokens = batch.tokens,
+                            .max_length = batch.max_length},
+                           output, stream);
+}
+void Session::wait(void* stream) { state_->executor.wait(stream); }
+int64_t Session::width() const noexcept {
+  const Program& program = state_->executor.program();
+  return program.buffers[static_cast<size_t>(program.outputs.front().second)].width;
+}
+
 const Plan& Session::plan() const noexcept { return state_->plan; }
 
 }  // namespace octet

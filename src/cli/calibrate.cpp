@@ -115,6 +115,8 @@ void add_calibrate(CLI::App& app, Console& console) {
   verb->add_option("--new-head", options->new_labels, "labels=N: a fresh classification head")
       ->transform([](std::string text) { return text.starts_with("labels=") ? text.substr(7) : text; })
       ->check(CLI::PositiveNumber);
+  verb->add_option("--device", how.device, "cpu or cuda: where the pass runs (default: cpu)")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   verb->add_option("--threads", how.threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
   CLI::Option* merge = verb->add_option("--merge", options->merge, "Merge these calibration files of one model instead")
                            ->expected(2, 1000);

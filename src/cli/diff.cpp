@@ -23,15 +23,6 @@ struct Options {
   DiffOptions how;
 };
 
-// Integers within what one step judged alone may differ; floats within rounding of a sum.
-bool diverges(const DiffRow& row) {
-  if (row.integer) {
-    double least = row.arithmetic == "integer" ? 1.0 : row.arithmetic == "approximate" ? 0.99 : 0.999;
-    return row.equal_fraction < least || row.max_steps > 1;
-  }
-  return row.rms > 1e-4 * row.reference_rms;
-}
-
 struct Sum {
   int64_t values = 0, elements = 0, max_steps = 0;
   double equal = 0;
@@ -67,7 +58,7 @@ void diff_verb(const Options& options, const Console& console) {
   std::map<std::string, Sum> sums;
   std::string first;
   for (const DiffRow& row : rows) {
-    bool marked = first.empty() && diverges(row);
+    bool marked = first.empty() && !keeps_promise(row);
     if (marked) first = row.value;
     double relative = row.reference_rms > 0 ? row.rms / row.reference_rms : row.rms;
     values.push_back({{"value", row.value},

@@ -25,6 +25,8 @@ struct Row {
   std::string_view name;
   DeviceKind device = DeviceKind::cpu;
   bool approximate = false;
+  /// Takes 8-bit tensors with zero point 0 and the whole range of s8 only (what descriptors do not say).
+  bool symmetric = false;
 };
 
 struct GemmKernel : Row {
@@ -41,6 +43,7 @@ struct AttentionKernel : Row {
   const char* (*refuse)(const AttentionDesc&, const Target&) noexcept = nullptr;
   int64_t (*scratch_bytes)(const AttentionDesc&, int64_t max_length, int threads) noexcept = nullptr;
   void (*run)(const AttentionDesc&, const AttentionArgs&, const Launch&) noexcept = nullptr;
+  int64_t (*scratch_bytes_a_token)(const AttentionDesc&) noexcept = nullptr;  ///< more of it; null: none
 };
 template <typename D, typename A>
 struct SimpleKernel : Row {
@@ -68,13 +71,20 @@ struct Refusal {
   std::string reason;
 };
 
+/// Why the row cannot compute this; nullptr: it can. `symmetric`: all 8-bit tensors of the step are.
+template <typename Kernel>
+const char* refuse(const Kernel& row, const typename Kernel::Desc& desc, const Target& target, bool symmetric) {
+  if (row.symmetric && !symmetric) return "takes zero point 0 and the whole range of s8 only";
+  return row.refuse(desc, target);
+}
+
 /// The first row that accepts, or nullptr; rows of the same device that were refused on the way go to `refused`.
 template <typename Kernel>
 const Kernel* find(std::span<const Kernel> table, const typename Kernel::Desc& desc, const Target& target,
-                   std::vector<Refusal>* refused = nullptr) {
+                   std::vector<Refusal>* refused = nullptr, bool symmetric = true) {
   for (const Kernel& row : table) {
     if (row.device != target.device) continue;
-    const char* reason = row.refuse(desc, target);
+    const char* reason = refuse(row, desc, target, symmetric);
     if (reason == nullptr) return &row;
     if (refused != nullptr) refused->push_back({row.name, reason});
   }

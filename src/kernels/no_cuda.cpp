@@ -27,16 +27,30 @@ const Info& find_device() {
   static const Info info{.present = false, .reason = "this build of octet has no CUDA engine (preset cuda)"};
   return info;
 }
+uint64_t generation() noexcept { return 0; }
+void recover() { absent(); }
+int64_t free_memory() { absent(); }
 void* allocate(int64_t) { absent(); }
-void release(void*) noexcept {}
+void release(void*, uint64_t) noexcept {}
 void* allocate_pinned(int64_t) { absent(); }
-void release_pinned(void*) noexcept {}
+void release_pinned(void*, uint64_t) noexcept {}
 void* create_stream() { absent(); }
 void destroy_stream(void*) noexcept {}
 void synchronize(void*) { absent(); }
 void to_device(void*, const void*, int64_t, void*) { absent(); }
 void to_host(void*, const void*, int64_t, void*) { absent(); }
+<<<<<<< HEAD
 void transfer(void*, const void*, int64_t, void*) { absent(); }
+=======
+void on_device(void*, const void*, int64_t, void*) { absent(); }
+void clear(void*, int64_t, void*) { absent(); }
+void stage_batch(const BatchStage&, void*) { absent(); }
+void positions(const int32_t*, const int32_t*, int64_t, int32_t, int32_t, int32_t*, void*) { absent(); }
+Histogram* create_histogram(int64_t) { absent(); }
+void destroy_histogram(Histogram*) noexcept {}
+void collect(Histogram*, const float*, int64_t, void*) { absent(); }
+HistogramValues read(Histogram*, void*) { absent(); }
+>>>>>>> 356f65a (General CUDA rows for every descriptor, sm_80 GEMMs, batches in device memory, calibration on the GPU, tests labelled gpu)
 void* capture(void*, const std::function<void()>&) { absent(); }
 void launch(void*, void*) { absent(); }
 void destroy_graph(void*) noexcept {}

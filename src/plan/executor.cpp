@@ -1,225 +1,18 @@
-// Binding a program to kernels and memory, and running it.
+// Running a program: the arena's layout, the binding of a batch, CUDA graphs.
 #include "plan/executor.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <map>
-#include <new>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "kernels/device.h"
+#include "plan/prepared.h"
 
 namespace octet {
 
-namespace {
-
 using namespace kernels;
-
-struct AlignedDelete {
-  void operator()(void* p) const { ::operator delete (p, std::align_val_t{64}); }
-};
-using AlignedBytes = std::unique_ptr<unsigned char, AlignedDelete>;
-
-struct DeviceDelete {
-  void operator()(void* p) const { device::release(p); }
-};
-using DeviceBytes = std::unique_ptr<void, DeviceDelete>;
-struct PinnedDelete {
-  void operator()(void* p) const { device::release_pinned(p); }
-};
-using PinnedBytes = std::unique_ptr<void, PinnedDelete>;
-
-AlignedBytes allocate_aligned(int64_t bytes) {
-  return AlignedBytes(
-      static_cast<unsigned char*>(::operator new (static_cast<size_t>((bytes + 127) / 64 * 64), std::align_val_t{64})));
-}
-
-constexpr int64_t round_up(int64_t value) { return (value + 63) / 64 * 64; }
-
-// A kernel row and its arguments; pointers into the arena are filled by bind.
-template <typename Kernel, typename Args>
-struct Bound {
-  const Kernel* kernel = nullptr;
-  Args args;
-};
-struct Positions {};
-using BoundStep = std::variant<Bound<GemmKernel, GemmArgs>, Bound<AttentionKernel, AttentionArgs>,
-                               Bound<NormKernel, NormArgs>, Bound<EmbedKernel, EmbedArgs>, Bound<PoolKernel, PoolArgs>,
-                               Bound<ElementwiseKernel, ElementwiseArgs>, Bound<ScoresKernel, ScoresArgs>, Positions>;
-
-}  // namespace
-
-struct Prepared {
-  std::shared_ptr<const Program> program;
-  Target target;
-  std::vector<BoundStep> steps;
-  std::vector<AlignedBytes> packed;  // by step; empty but for gemm
-  std::vector<DeviceBytes> packed_device;
-  std::map<std::string, DeviceBytes> uploaded;  // weights by name, on a GPU
-  std::vector<size_t> first_use, last_use;      // by buffer
-
-  Prepared(std::shared_ptr<const Program> p, const Target& t) : program(std::move(p)), target(t) {
-    const Program& graph = *program;
-    packed.resize(graph.steps.size());
-    packed_device.resize(graph.steps.size());
-    for (size_t i = 0; i < graph.steps.size(); ++i)
-      steps.push_back(std::visit([&](const auto& desc) -> BoundStep { return prepare(graph.steps[i], desc, i); },
-                                 graph.steps[i].desc));
-    find_lifetimes();
-  }
-
-  bool on_device() const { return target.device == DeviceKind::cuda; }
-
-  void find_lifetimes() {
-    const Program& p = *program;
-    first_use.assign(p.buffers.size(), p.steps.size());
-    last_use.assign(p.buffers.size(), 0);
-    for (const auto& [name, id] : p.inputs) first_use[static_cast<size_t>(id)] = 0;
-    for (size_t i = 0; i < p.steps.size(); ++i)
-      for (const std::vector<Slot>* slots : {&p.steps[i].inputs, &p.steps[i].outputs})
-        for (const Slot& slot : *slots)
-          if (slot.buffer >= 0) {
-            size_t b = static_cast<size_t>(slot.buffer);
-            first_use[b] = std::min(first_use[b], i);
-            last_use[b] = std::max(last_use[b], i);
-          }
-    // Offsets are read by kernels without being listed; outputs are read by the caller.
-    last_use[static_cast<size_t>(p.inputs.at("offsets"))] = p.steps.size();
-    for (const auto& [name, id] : p.outputs) last_use[static_cast<size_t>(id)] = p.steps.size();
-  }
-
-  const Tensor& weight(const std::string& name) const {
-    auto found = program->weights.find(name);
-    if (found == program->weights.end())
-      fail(ErrorCode::corrupt, {.what = "the plan lacks the weight " + name, .hint = "compile it again"});
-    return found->second;
-  }
-  template <typename T>
-  const T* host_param(const Step& step, const std::string& role) const {
-    auto found = step.params.find(role);
-    return found == step.params.end() ? nullptr : reinterpret_cast<const T*>(weight(found->second).data());
-  }
-  // Where the kernel reads it: on a GPU the first use uploads it.
-  template <typename T>
-  const T* param(const Step& step, const std::string& role) {
-    if (!on_device()) return host_param<T>(step, role);
-    auto found = step.params.find(role);
-    if (found == step.params.end()) return nullptr;
-    const Tensor& tensor = weight(found->second);
-    DeviceBytes& bytes = uploaded[found->second];
-    if (!bytes) bytes = upload(tensor.data(), tensor.bytes());
-    return static_cast<const T*>(bytes.get());
-  }
-  static DeviceBytes upload(const void* data, int64_t bytes) {
-    DeviceBytes memory(device::allocate(round_up(bytes + 64)));
-    device::to_device(memory.get(), data, bytes, nullptr);
-    device::synchronize(nullptr);
-    return memory;
-  }
-  Requant requant(const Step& step, int index) {
-    std::string i = std::to_string(index);
-    Requant r;
-    r.inv_scale = param<float>(step, "inv_scale" + i);
-    r.zero_point = static_cast<int32_t>(program->number(step, ("zero" + i).c_str(), 0));
-    r.lo = static_cast<int32_t>(program->number(step, ("lo" + i).c_str(), -128));
-    r.hi = static_cast<int32_t>(program->number(step, ("hi" + i).c_str(), 127));
-    return r;
-  }
-  template <typename Kernel>
-  const Kernel* kernel(const Step& step, std::span<const Kernel> table, const typename Kernel::Desc& desc) const {
-    const Kernel* row = find_by_name(table, step.kernel);
-    if (row != nullptr && row->device == target.device && row->refuse(desc, target) == nullptr) return row;
-    row = find(table, desc, target);
-    if (row == nullptr)
-      fail(ErrorCode::unsupported, {.what = "cannot run step " + step.name + " on " + octet::name(target),
-                                    .expected = "the plan asks for kernel " + step.kernel,
-                                    .hint = "compile the model for this machine"});
-    return row;
-  }
-
-  BoundStep prepare(const Step& step, const GemmDesc& desc, size_t index) {
-    Bound<GemmKernel, GemmArgs> b{kernel(step, gemm_kernels(), desc), {}};
-    AlignedBytes bytes = allocate_aligned(b.kernel->packed_bytes(desc));
-    const void* w = host_param<void>(step, "w");
-    b.kernel->pack(desc, w, bytes.get());
-    release_pages(w, static_cast<size_t>(desc.n * desc.k * size_of(desc.w)));
-    b.args.packed = bytes.get();
-    if (on_device()) {
-      packed_device[index] = upload(bytes.get(), b.kernel->packed_bytes(desc));
-      b.args.packed = static_cast<const unsigned char*>(packed_device[index].get());
-    } else {
-      packed[index] = std::move(bytes);
-    }
-    b.args.scale = param<float>(step, "scale");
-    b.args.bias = param<float>(step, "bias");
-    b.args.column_offset = param<int32_t>(step, "column_offset");
-    b.args.requant = requant(step, 0);
-    return b;
-  }
-  BoundStep prepare(const Step& step, const AttentionDesc& desc, size_t) {
-    Bound<AttentionKernel, AttentionArgs> b{kernel(step, attention_kernels(), desc), {}};
-    b.args.score_scale = param<float>(step, "score_scale");
-    b.args.float_scale = *host_param<float>(step, "score_scale");
-    b.args.context_scale = param<float>(step, "context_scale");
-    b.args.p_inv_scale = static_cast<float>(program->number(step, "p_inv_scale", 255));
-    b.args.p_lo = static_cast<int32_t>(program->number(step, "p_lo", 0));
-    b.args.p_hi = static_cast<int32_t>(program->number(step, "p_hi", 255));
-    b.args.requant = requant(step, 0);
-    if (desc.bias) {
-      b.args.bias = param<float>(step, "bias");
-      b.args.bias_length = weight(step.params.at("bias")).dim(1);
-    }
-    return b;
-  }
-  BoundStep prepare(const Step& step, const NormDesc& desc, size_t) {
-    Bound<NormKernel, NormArgs> b{kernel(step, norm_kernels(), desc), {}};
-    b.args.gamma = param<float>(step, "gamma");
-    b.args.beta = param<float>(step, "beta");
-    b.args.epsilon = static_cast<float>(program->number(step, "epsilon", 1e-12));
-    b.args.a_scale = param<float>(step, "a_scale");
-    b.args.b_scale = param<float>(step, "b_scale");
-    b.args.a_zero = static_cast<int32_t>(program->number(step, "a_zero", 0));
-    b.args.b_zero = static_cast<int32_t>(program->number(step, "b_zero", 0));
-    for (int i = 0; i < desc.outputs; ++i) b.args.out[i].requant = requant(step, i);
-    return b;
-  }
-  BoundStep prepare(const Step& step, const EmbedDesc& desc, size_t) {
-    Bound<EmbedKernel, EmbedArgs> b{kernel(step, embed_kernels(), desc), {}};
-    for (int t = 0; t < desc.tables; ++t) {
-      b.args.table[t] = param<void>(step, "table" + std::to_string(t));
-      b.args.table_scale[t] = param<float>(step, "table_scale" + std::to_string(t));
-    }
-    b.args.gamma = param<float>(step, "gamma");
-    b.args.beta = param<float>(step, "beta");
-    b.args.epsilon = static_cast<float>(program->number(step, "epsilon", 1e-12));
-    for (int i = 0; i < desc.outputs; ++i) b.args.out[i].requant = requant(step, i);
-    return b;
-  }
-  BoundStep prepare(const Step& step, const PoolDesc& desc, size_t) {
-    Bound<PoolKernel, PoolArgs> b{kernel(step, pool_kernels(), desc), {}};
-    b.args.x_scale = param<float>(step, "x_scale");
-    b.args.x_zero = static_cast<int32_t>(program->number(step, "x_zero", 0));
-    return b;
-  }
-  BoundStep prepare(const Step& step, const ElementwiseDesc& desc, size_t) {
-    Bound<ElementwiseKernel, ElementwiseArgs> b{kernel(step, elementwise_kernels(), desc), {}};
-    b.args.scale = param<float>(step, "scale");
-    b.args.requant = requant(step, 0);
-    return b;
-  }
-  BoundStep prepare(const Step& step, const ScoresDesc& desc, size_t) {
-    Bound<ScoresKernel, ScoresArgs> b{kernel(step, scores_kernels(), desc), {}};
-    b.args.scale = static_cast<float>(program->number(step, "scale", 1));
-    if (desc.bias) {
-      b.args.bias = param<float>(step, "bias");
-      b.args.bias_length = weight(step.params.at("bias")).dim(1);
-    }
-    return b;
-  }
-  BoundStep prepare(const Step&, const PositionsDesc&, size_t) { return Positions{}; }
-};
 
 struct Executor::State {
   std::shared_ptr<const Prepared> prepared;
@@ -240,6 +33,7 @@ struct Executor::State {
   // GPU only: inputs are staged in pinned memory at the same offsets as in the arena's front, outputs behind them.
   struct Bucket {
     int64_t rows, tokens, max_length;
+    bool staged;  // copies inputs from and outputs to the staging memory
     auto operator<=>(const Bucket&) const = default;
   };
   void* stream = nullptr;
@@ -248,14 +42,22 @@ struct Executor::State {
   int64_t staging_capacity = 0, input_bytes = 0;
   std::vector<int64_t> output_offset;  // by output, in staging
   std::map<Bucket, void*> graphs;
+  PinnedBytes bad_batch;  // set by the device when a batch in its memory has ids or offsets that no plan takes
 
   ~State() {
     drop_graphs();
-    if (stream != nullptr) device::destroy_stream(stream);
+    if (stream != nullptr && prepared->generation == device::generation()) device::destroy_stream(stream);
   }
   void drop_graphs() {
-    for (auto& [bucket, graph] : graphs) device::destroy_graph(graph);
+    if (prepared->generation == device::generation())
+      for (auto& [bucket, graph] : graphs) device::destroy_graph(graph);
     graphs.clear();
+  }
+  // What stands on a GPU that was lost since is gone.
+  void check_generation() const {
+    if (on_device() && prepared->generation != device::generation())
+      fail(ErrorCode::device, {.what = "cannot run: the GPU was lost and set up again since this session was made",
+                               .hint = "make a new session of the plan"});
   }
   bool on_device() const { return prepared->on_device(); }
 
@@ -379,9 +181,12 @@ struct Executor::State {
     }
     int64_t scratch = 0;
     for (size_t s = 0; s < steps.size(); ++s)
-      if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&steps[s]))
-        scratch = std::max(scratch, a->kernel->scratch_bytes(std::get<AttentionDesc>(program->steps[s].desc),
-                                                             max_length, pool->threads()));
+      if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&steps[s])) {
+        const auto& desc = std::get<AttentionDesc>(program->steps[s].desc);
+        int64_t bytes = a->kernel->scratch_bytes(desc, max_length, pool->threads());
+        if (a->kernel->scratch_bytes_a_token != nullptr) bytes += tokens * a->kernel->scratch_bytes_a_token(desc) + 64;
+        scratch = std::max(scratch, bytes);
+      }
     int64_t scratch_offset = high;
     high += round_up(scratch);
     if (high > arena_capacity) grow(high);
@@ -465,7 +270,8 @@ struct Executor::State {
   }
   void bind_args(const Step& step, Bound<ElementwiseKernel, ElementwiseArgs>& b) const {
     int64_t n = std::get<ElementwiseDesc>(step.desc).n;
-    b.args.m = elements(step.inputs[0].buffer) / n;
+    const Buffer& x = buffer(step.inputs[0].buffer);
+    b.args.m = extent_of(x) * x.width / n;
     b.args.x = at(step.inputs[0]);
     if (step.inputs.size() > 1) b.args.x2 = at(step.inputs[1]);
     b.args.rows = rows;
@@ -506,10 +312,13 @@ struct Executor::State {
       rows = bucket(rows, 1);
       max_length = bucket(max_length, 16);
     }
+    bind_shape();
+    fill(b);
+  }
+  void bind_shape() {
     layout();
     for (size_t s = 0; s < steps.size(); ++s)
       std::visit([&](auto& bound) { bind_args(program->steps[s], bound); }, steps[s]);
-    fill(b);
   }
 
   // Writes what the host provides: into the arena, or into its staging copy for a GPU.
@@ -547,6 +356,75 @@ struct Executor::State {
         positions(b, *desc, reinterpret_cast<int32_t*>(front + offset[static_cast<size_t>(step.outputs[0].buffer)]));
   }
 
+  // A batch that lies on the device: checked there, without waiting.
+  void enqueue(const DeviceBatchView& b, float* out, void* on) {
+    auto refuse = [](const std::string& expected) {
+      fail(ErrorCode::invalid_argument, {.what = "cannot run this batch", .expected = expected});
+    };
+    if (!on_device()) refuse("batches in device memory need a plan for a GPU");
+    if (prepared->square) refuse("the fake-quant graph does not run batches in device memory");
+    if (b.rows < 1 || b.tokens < b.rows || b.max_length < 1 || b.max_length > b.tokens || b.ids == nullptr ||
+        b.offsets == nullptr || out == nullptr)
+      refuse("expected rows of at least one token and the pointers of ids, offsets and output");
+    int64_t longest = program->positions > 0 ? program->positions : INT64_MAX;
+    if (program->max_length > 0) longest = std::min(longest, program->max_length);
+    if (b.max_length > longest)
+      refuse("rows have up to " + std::to_string(b.max_length) + " tokens, the plan takes " + std::to_string(longest));
+    if (program->max_tokens > 0 && b.tokens > program->max_tokens)
+      refuse("the plan takes batches of at most " + std::to_string(program->max_tokens) + " tokens, got " +
+             std::to_string(b.tokens));
+    if (!bad_batch) {
+      bad_batch.reset(device::allocate_pinned(64));
+      *static_cast<int32_t*>(bad_batch.get()) = 0;
+    }
+    check_device_batches();
+    batch_rows = b.rows;
+    batch_tokens = b.tokens;
+    square_tokens = 0;
+    tokens = bucket(b.tokens, 16);
+    rows = bucket(b.rows, 1);
+    max_length = bucket(b.max_length, 16);
+    bind_shape();
+    auto* types = program->inputs.contains("type_ids") ? memory_of_input("type_ids") : nullptr;
+    device::stage_batch({.ids = b.ids,
+                         .offsets = b.offsets,
+                         .type_ids = b.type_ids,
+                         .rows = b.rows,
+                         .tokens = b.tokens,
+                         .padded_rows = rows,
+                         .padded_tokens = tokens,
+                         .max_length = b.max_length,
+                         .vocabulary = program->vocabulary,
+                         .types = program->types,
+                         .out_ids = memory_of_input("ids"),
+                         .out_offsets = memory_of_input("offsets"),
+                         .out_types = types,
+                         .bad = static_cast<int32_t*>(bad_batch.get())},
+                        on);
+    for (const Step& step : program->steps)
+      if (const auto* desc = std::get_if<PositionsDesc>(&step.desc))
+        device::positions(memory_of_input("ids"), memory_of_input("offsets"), rows, static_cast<int32_t>(desc->start),
+                          static_cast<int32_t>(desc->padding_id),
+                          reinterpret_cast<int32_t*>(memory(step.outputs[0].buffer)), on);
+    device::launch(graph(false), on);
+    int32_t id = program->outputs[0].second;
+    device::on_device(out, memory(id), elements(id) * size_of(buffer(id).dtype), on);
+  }
+  int32_t* memory_of_input(const char* name) const {
+    return reinterpret_cast<int32_t*>(memory(program->inputs.at(name)));
+  }
+  void check_device_batches() {
+    if (!bad_batch) return;
+    auto* bad = static_cast<volatile int32_t*>(bad_batch.get());
+    if (*bad == 0) return;
+    *bad = 0;
+    fail(ErrorCode::invalid_argument,
+         {.what = "a batch in device memory was refused by the device; its results are not valid",
+          .expected = "expected ids below " + std::to_string(program->vocabulary) + ", type ids below " +
+                      std::to_string(program->types) +
+                      ", offsets from 0 to the number of tokens, and rows of 1 to max_length tokens"});
+  }
+
   static void positions(const BatchView& b, const PositionsDesc& desc, int32_t* out) {
     for (size_t r = 0; r + 1 < b.offsets.size(); ++r) {
       int64_t next = desc.start;
@@ -572,34 +450,36 @@ struct Executor::State {
     if (on_device()) device::check_launch(step.name);
   }
 
-  void* graph() {
-    Bucket key{rows, tokens, max_length};
+  void run_steps() {
+    for (size_t i = 0; i < steps.size(); ++i) run_step(i);
+  }
+
+  void copy_in() { device::transfer(base, staging.get(), input_bytes, stream); }
+  void copy_out() {
+    auto* host = static_cast<unsigned char*>(staging.get());
+    for (size_t o = 0; o < program->outputs.size(); ++o) {
+      int32_t id = program->outputs[o].second;
+      device::transfer(host + output_offset[o], memory(id),
+                       extent_of(buffer(id)) * buffer(id).width * size_of(buffer(id).dtype), stream);
+    }
+  }
+
+  // All steps of the bound shape on `stream`; with `staged`, between the copies.
+  void* graph(bool staged = true) {
+    Bucket key{rows, tokens, max_length, staged};
     auto found = graphs.find(key);
     if (found != graphs.end()) return found->second;
     constexpr size_t kMostGraphs = 512;
     if (graphs.size() >= kMostGraphs) drop_graphs();
     void* made = device::capture(stream, [&] {
-      auto* host = static_cast<unsigned char*>(staging.get());
-      device::transfer(base, host, input_bytes, stream);
-      for (size_t i = 0; i < steps.size(); ++i) run_step(i);
-      for (size_t o = 0; o < program->outputs.size(); ++o) {
-        int32_t id = program->outputs[o].second;
-        device::transfer(host + output_offset[o], memory(id),
-                         extent_of(buffer(id)) * buffer(id).width * size_of(buffer(id).dtype), stream);
-      }
+      if (staged) copy_in();
+      run_steps();
+      if (staged) copy_out();
     });
     graphs.emplace(key, made);
     return made;
   }
 };
-
-std::shared_ptr<const Prepared> prepare(std::shared_ptr<const Program> program, const Target& target) {
-  if (target.device == DeviceKind::cuda && !device::find_device().present)
-    fail(ErrorCode::device, {.what = "cannot run a plan for " + octet::name(target) + " here",
-                             .expected = device::find_device().reason,
-                             .hint = "compile with --device cpu, or run it where the GPU is"});
-  return std::make_shared<Prepared>(std::move(program), target);
-}
 
 Executor::Executor(std::shared_ptr<const Prepared> prepared, std::shared_ptr<ThreadPool> pool, bool keep_all)
     : state_(std::make_unique<State>()) {
@@ -620,16 +500,26 @@ Executor::~Executor() = default;
 Executor::Executor(Executor&&) noexcept = default;
 Executor& Executor::operator=(Executor&&) noexcept = default;
 
-void Executor::bind(const BatchView& batch) { state_->bind(batch); }
+void Executor::bind(const BatchView& batch) {
+  state_->check_generation();
+  state_->bind(batch);
+}
 
 void Executor::run(const Tap& tap) {
   State& s = *state_;
-  if (s.on_device()) {
-    OCTET_CHECK(!tap, "taps need a CPU program");
-    device::launch(s.graph(), s.stream);
+  s.check_generation();
+  if (s.on_device() && !tap) {
+    if (s.prepared->square) {  // sizes depend on every row: no graph would serve twice
+      s.copy_in();
+      s.run_steps();
+      s.copy_out();
+    } else {
+      device::launch(s.graph(), s.stream);
+    }
     device::synchronize(s.stream);
     return;
   }
+  if (s.on_device()) s.copy_in();
   for (size_t i = 0; i < s.steps.size(); ++i) {
     s.run_step(i);
     if (!tap) continue;
@@ -637,8 +527,24 @@ void Executor::run(const Tap& tap) {
       tap(i, {.buffer = &s.buffer(slot.buffer),
               .data = s.memory(slot.buffer),
               .elements = s.elements(slot.buffer),
-              .row_scale = s.scale_at(slot.buffer)});
+              .row_scale = s.scale_at(slot.buffer),
+              .stream = s.stream});
   }
+  if (s.on_device()) {
+    s.copy_out();
+    device::synchronize(s.stream);
+  }
+}
+
+void Executor::enqueue(const DeviceBatchView& batch, float* output, void* stream) {
+  state_->check_generation();
+  state_->enqueue(batch, output, stream);
+}
+
+void Executor::wait(void* stream) {
+  state_->check_generation();
+  device::synchronize(stream);
+  state_->check_device_batches();
 }
 
 void Executor::run_step(size_t step) {

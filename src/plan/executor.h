@@ -20,12 +20,22 @@ struct BatchView {
   std::span<const int32_t> type_ids;  ///< [tokens] or empty
 };
 
+/// A batch in the memory of the GPU.
+struct DeviceBatchView {
+  const int32_t* ids = nullptr;       ///< [tokens]
+  const int32_t* offsets = nullptr;   ///< [rows + 1]
+  const int32_t* type_ids = nullptr;  ///< [tokens], or null: all zero
+  int64_t rows = 0, tokens = 0;
+  int64_t max_length = 0;  ///< no row is longer
+};
+
 /// What a tap sees after a step ran: one of its outputs.
 struct TapView {
   const Buffer* buffer = nullptr;
   const void* data = nullptr;
   int64_t elements = 0;  ///< of buffer->dtype
   const float* row_scale = nullptr;
+  void* stream = nullptr;  ///< on a GPU: `data` is device memory, whose content is there in the order of this stream
 };
 using Tap = std::function<void(size_t step, const TapView& view)>;
 
@@ -34,6 +44,8 @@ using Tap = std::function<void(size_t step, const TapView& view)>;
 struct Prepared;
 /// Throws unsupported (no kernel for a step on this target), corrupt (a weight is missing), out_of_memory, device.
 std::shared_ptr<const Prepared> prepare(std::shared_ptr<const Program> program, const Target& target);
+/// Whether it can be used: false after the GPU that held its weights was lost (which this sets up again).
+bool still_stands(const Prepared& prepared);
 
 /// The scratch memory and stream of one thread of use.
 ///
@@ -53,8 +65,13 @@ class Executor {
   /// Checks the batch (invalid_argument: ids out of range, bad offsets, rows longer than the position table) and lays
   /// out the arena.
   void bind(const BatchView& batch);
-  /// Runs all steps of the bound batch and waits for the result; `tap` (CPU only) sees every output.
+  /// Runs all steps of the bound batch and waits for the result; `tap` sees every output.
   void run(const Tap& tap = {});
+  /// GPU: runs a batch that lies in device memory on the caller's stream and writes output 0 to `output` (device, f32),
+  /// without waiting. What is wrong with ids and offsets is found there: the next enqueue or wait throws.
+  void enqueue(const DeviceBatchView& batch, float* output, void* stream);
+  /// Waits for the stream, then for complaints about enqueued batches.
+  void wait(void* stream);
   /// Runs one step and waits for it.
   void run_step(size_t step);
 

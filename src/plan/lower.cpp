@@ -210,7 +210,7 @@ class Lowering {
   }
   template <typename Kernel>
   void choose_from(Step& step, std::span<const Kernel> table, const typename Kernel::Desc& desc) {
-    const Kernel* row = kernels::find(table, desc, options_.target, &step.refused);
+    const Kernel* row = kernels::find(table, desc, options_.target, &step.refused, symmetric(step));
     if (row == nullptr) {
       unsupported_ += "\n    " + step.name;
       for (const Refusal& refusal : step.refused)

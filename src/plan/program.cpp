@@ -37,6 +37,15 @@ double multiply_accumulates(const Program& program, const Step& step, int64_t le
       step.desc);
 }
 
+bool symmetric(const Step& step) {
+  for (const auto& [key, value] : step.numbers) {
+    if ((key.starts_with("zero") || key.ends_with("_zero")) && value != 0) return false;
+    if (key.starts_with("lo") && value > -128) return false;
+    if (key.starts_with("hi") && value != 127) return false;
+  }
+  return true;
+}
+
 std::string precision_of(const Step& step) {
   return std::visit(
       Overload{

@@ -78,6 +78,9 @@ struct Program {
 
 /// Multiply-accumulates of a step on one row of `length` tokens; 0 for steps without matrix products.
 double multiply_accumulates(const Program& program, const Step& step, int64_t length);
+/// Whether all 8-bit tensors of the step have zero point 0 and, where it writes them, the whole range of s8
+/// (kernels::Row::symmetric).
+bool symmetric(const Step& step);
 /// "int8", "f32", ... : what the step's products or outputs are computed in.
 std::string precision_of(const Step& step);
 

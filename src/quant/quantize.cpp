@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/threads.h"
+#include "plan/device_observer.h"
 #include "plan/executor.h"
 #include "plan/lower.h"
 #include "quant/calibration_state.h"
@@ -15,7 +16,7 @@ namespace octet {
 
 namespace {
 
-constexpr int64_t kBatchTokens = 4096;
+constexpr int64_t kBatchTokens = 4096, kBatchTokensOnGpu = 16384;
 constexpr int64_t kReferenceBatch = 32;  // rows, as the reference collects
 
 /// Most tokens that the graph's position tables allow.
@@ -73,7 +74,16 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
   std::map<std::string, int64_t, std::less<>> wanted;  // channels by value
   for (const auto& [value, channels] : observed_values(graph)) wanted.emplace(graph.value(value).name, channels);
   auto pool = std::make_shared<ThreadPool>(options.threads);
-  const Target target = host_target();
+  if (options.device != "cpu" && options.device != "cuda")
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot calibrate on '" + options.device + "'", .expected = "expected cpu or cuda"});
+  const bool on_gpu = options.device == "cuda";
+  if (on_gpu && options.compatible)
+    fail(ErrorCode::unsupported, {.what = "cannot calibrate in compatible mode on a GPU",
+                                  .expected = "its histograms are taken on the CPU",
+                                  .hint = "use --device cpu"});
+  const Target target = on_gpu ? gpu_target() : host_target();
+  DeviceObserver observer;
   Executor executor(std::make_shared<const Program>(lower(graph, {.target = target, .fuse = false})), pool, target);
   std::vector<Statistics> parts(static_cast<size_t>(pool->threads()));
 
@@ -81,6 +91,7 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
     auto found = wanted.find(view.buffer->value);
     if (found == wanted.end()) return;
     OCTET_CHECK(view.buffer->dtype == DType::f32, "the calibration pass runs in f32");
+    if (on_gpu) return observer.collect(found->first, view, found->second);
     const int64_t channels = found->second, groups = view.elements / channels;
     const auto* values = static_cast<const float*>(view.data);
     if (options.compatible)
@@ -112,7 +123,8 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
     if (length == 0) continue;
     const int64_t padded = options.include_padding ? limit : length;
     const bool full = options.compatible ? batch.rows() == kReferenceBatch
-                                         : static_cast<int64_t>(batch.ids.size()) + padded > kBatchTokens;
+                                         : static_cast<int64_t>(batch.ids.size()) + padded >
+                                               (on_gpu ? kBatchTokensOnGpu : kBatchTokens);
     if (full) flush();
     batch.add(row, length, padded, pad_id);
     data_hash = hash_bytes(std::as_bytes(row.ids.first(static_cast<size_t>(length))), data_hash);
@@ -124,6 +136,10 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
     fail(ErrorCode::invalid_argument,
          {.what = "cannot calibrate without rows", .hint = "give a file with at least one text"});
   for (const Statistics& part : parts) state->statistics.merge(part);
+  for (auto& [tensor, seen] : observer.read())
+    state->statistics.set(
+        tensor, TensorStatistics::restore(seen.exponent, std::move(seen.bins), seen.elements, seen.nonfinite,
+                                          std::move(seen.minimum), std::move(seen.maximum), "statistics of the GPU"));
   state->data_hash = hex(data_hash);
   state->ranges = stored_ranges(placed, choose_ranges(placed, state->statistics, method));
   return Calibration(std::move(state));

@@ -11,6 +11,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/gemm_sm90.h"
+#include "kernels/cuda/general.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/pool.h"
 #include "kernels/device.h"
@@ -22,6 +23,7 @@ namespace {
 cudaStream_t stream_of(const Launch& launch) { return static_cast<cudaStream_t>(launch.stream); }
 bool is_half(DType type) { return type == DType::f16 || type == DType::bf16; }
 bool is_float(DType type) { return is_half(type) || type == DType::f32; }
+bool is_8bit(DType type) { return type == DType::s8 || type == DType::u8; }
 int narrow(int64_t value) { return static_cast<int>(value); }
 
 // Every kernel here waits for its predecessor itself, so all of them may start early.
@@ -65,6 +67,8 @@ const char* refuse_dense(const GemmDesc& desc, const Target&) noexcept {
   if (!is_float(desc.x) || desc.w != desc.x) return "takes float inputs";
   if (!is_float(desc.y)) return "writes floats";
   if (desc.k % 8 != 0) return "k must be a multiple of 8";
+  if (desc.exact) return "sums in f32";
+  if (desc.n > 64 && desc.activation != Activation::tanh) return "meant for few outputs and poolers";
   return nullptr;
 }
 int64_t plain_bytes(const GemmDesc& desc) noexcept { return desc.n * desc.k * size_of(desc.w); }
@@ -95,6 +99,32 @@ void run_dense(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_
   dense_args.outputs = narrow(desc.n);
   dense_args.dependent_launch = kDependent;
   device::note_failure(dense(dense_args, stream_of(launch_on)), "gemm_dense_cuda");
+}
+
+const char* refuse_gemm(const GemmDesc& desc) noexcept {
+  if (desc.exact) return "sums in f32";
+  if (is_8bit(desc.x) ? desc.w != DType::s8 : !is_float(desc.x) || desc.w != desc.x) return "operand types";
+  if (!is_8bit(desc.y) && !is_float(desc.y)) return "output type";
+  return nullptr;
+}
+const char* refuse_sm80(const GemmDesc& desc, const Target& target) noexcept {
+  if (target.sm < 80) return "needs compute capability 8.0";
+  if (const char* reason = refuse_gemm(desc)) return reason;
+  if (desc.x == DType::f32) return "takes 8-bit, f16 and bf16 inputs";
+  return desc.k * size_of(desc.x) % 16 != 0 ? "rows of k are not a multiple of 16 bytes" : nullptr;
+}
+const char* refuse_s8_sm80(const GemmDesc& desc, const Target& target) noexcept {
+  return is_8bit(desc.x) ? refuse_sm80(desc, target) : "takes 8-bit inputs";
+}
+const char* refuse_half_sm80(const GemmDesc& desc, const Target& target) noexcept {
+  return is_8bit(desc.x) ? "takes f16 and bf16 inputs" : refuse_sm80(desc, target);
+}
+void run_gemm_sm80(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(gemm_sm80(desc, args, stream_of(launch_on)), "gemm_sm80");
+}
+const char* refuse_gemm_any(const GemmDesc& desc, const Target&) noexcept { return refuse_gemm(desc); }
+void run_gemm_any(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(gemm_any(desc, args, stream_of(launch_on)), "gemm_any_cuda");
 }
 
 // ---------------------------------------------------------------- attention
@@ -165,6 +195,21 @@ void run_attention_half(const AttentionDesc& desc, const AttentionArgs& args, co
   a.max_length = narrow(args.max_length);
   a.dependent_launch = kDependent;
   device::note_failure(attention_half(a, stream_of(launch_on)), "attention_half_cuda");
+}
+
+const char* refuse_attention_any(const AttentionDesc& desc, const Target& target) noexcept {
+  if (desc.head_dim > 1024) return "head sizes up to 1024";
+  if (desc.y != DType::s8 && !is_float(desc.y)) return "writes s8 or floats";
+  if (target.shared_bytes < 99 * 1024) return "needs 99 KB of shared memory a block";
+  if (desc.dynamic) return is_float(desc.qkv) && is_8bit(desc.p) ? nullptr : "dynamic: floats, 8-bit probabilities";
+  if (desc.qkv == DType::s8) return is_8bit(desc.p) ? nullptr : "s8 inputs need 8-bit probabilities";
+  return is_float(desc.qkv) && is_float(desc.p) ? nullptr : "operand types";
+}
+void run_attention_any(const AttentionDesc& desc, const AttentionArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(attention_any(desc, args, stream_of(launch_on)), "attention_any_cuda");
+}
+void run_scores(const ScoresDesc& desc, const ScoresArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(scores_f32(desc, args, stream_of(launch_on)), "scores_f32_cuda");
 }
 
 // ---------------------------------------------------------------- norm and embed
@@ -276,6 +321,62 @@ void run_elementwise(const ElementwiseDesc& desc, const kernels::ElementwiseArgs
   device::note_failure(elementwise(a, stream_of(launch_on)), "elementwise_cuda");
 }
 
+// The general rows: every type, zero point and range.
+const char* refuse_wide(int64_t n) noexcept { return n > kWidestRow ? "widths up to 8192" : nullptr; }
+const char* refuse_types(int count, const OutputDesc* outputs) noexcept {
+  for (int i = 0; i < count; ++i)
+    if (!is_8bit(outputs[i].dtype) && !is_float(outputs[i].dtype)) return "output type";
+  return nullptr;
+}
+const char* refuse_norm_any(const NormDesc& desc, const Target&) noexcept {
+  if (const char* reason = refuse_wide(desc.n)) return reason;
+  if ((!is_8bit(desc.a) && !is_float(desc.a)) || (desc.residual && !is_8bit(desc.b) && !is_float(desc.b)))
+    return "operand types";
+  return refuse_types(desc.outputs, desc.y);
+}
+void run_norm_any(const NormDesc& desc, const kernels::NormArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(norm_any(desc, args, stream_of(launch_on)), "norm_any_cuda");
+}
+const char* refuse_embed_any(const EmbedDesc& desc, const Target&) noexcept {
+  if (const char* reason = refuse_wide(desc.n)) return reason;
+  for (int t = 0; t < desc.tables; ++t)
+    if (desc.table[t] != DType::s8 && !is_float(desc.table[t])) return "table types";
+  return refuse_types(desc.outputs, desc.y);
+}
+void run_embed_any(const EmbedDesc& desc, const kernels::EmbedArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(embed_any(desc, args, stream_of(launch_on)), "embed_any_cuda");
+}
+const char* refuse_pool_any(const PoolDesc& desc, const Target&) noexcept {
+  if (const char* reason = refuse_wide(desc.n)) return reason;
+  return (is_8bit(desc.x) || is_float(desc.x)) && is_float(desc.y) ? nullptr : "types";
+}
+void run_pool_any(const PoolDesc& desc, const kernels::PoolArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(pool_any(desc, args, stream_of(launch_on)), "pool_any_cuda");
+}
+const char* refuse_elementwise_any(const ElementwiseDesc& desc, const Target&) noexcept {
+  const bool floats = is_float(desc.x) && is_float(desc.y);
+  switch (desc.kind) {
+    case ElementwiseKind::activation:
+    case ElementwiseKind::add:
+    case ElementwiseKind::convert: return floats ? nullptr : "takes floats";
+    case ElementwiseKind::normalize: return !floats ? "takes floats" : refuse_wide(desc.n);
+    case ElementwiseKind::quantize: return is_float(desc.x) && is_8bit(desc.y) ? nullptr : "floats to 8 bits";
+    case ElementwiseKind::quantize_token:
+      return !is_float(desc.x) || desc.y != DType::s8 ? "floats to s8" : refuse_wide(desc.n);
+    case ElementwiseKind::dequantize: return is_8bit(desc.x) && is_float(desc.y) ? nullptr : "8 bits to floats";
+    case ElementwiseKind::fake_quant:
+    case ElementwiseKind::fake_quant_token:
+    case ElementwiseKind::fake_quant_row_channel:
+      if (desc.x != DType::f32 || desc.y != DType::f32) return "takes f32";
+      return desc.kind == ElementwiseKind::fake_quant_token ? refuse_wide(desc.n) : nullptr;
+  }
+  return "unknown kind";
+}
+void run_elementwise_any(const ElementwiseDesc& desc, const kernels::ElementwiseArgs& args,
+                         const Launch& launch_on) noexcept {
+  device::note_failure(elementwise_any(desc, args, stream_of(launch_on)), "elementwise_any_cuda");
+}
+
 template <typename Kernel>
 Kernel row(std::string_view name, bool approximate) {
   Kernel kernel;
@@ -287,8 +388,16 @@ Kernel row(std::string_view name, bool approximate) {
 template <typename Kernel, typename Refuse, typename Run>
 Kernel simple(std::string_view name, Refuse refuse_row, Run run_row) {
   Kernel kernel = row<Kernel>(name, true);
+  kernel.symmetric = true;
   kernel.refuse = refuse_row;
   kernel.run = run_row;
+  return kernel;
+}
+/// A row that computes what the reference does, for every range.
+template <typename Kernel>
+Kernel general(Kernel kernel, bool approximate = false) {
+  kernel.symmetric = false;
+  kernel.approximate = approximate;
   return kernel;
 }
 template <typename Refuse, typename Bytes, typename Pack, typename Run>
@@ -304,37 +413,59 @@ AttentionKernel attention(std::string_view name, Refuse refuse_row, Run run_row)
   kernel.scratch_bytes = no_scratch;
   return kernel;
 }
+AttentionKernel attention_general() {
+  AttentionKernel kernel = general(attention("attention_any_cuda", refuse_attention_any, run_attention_any));
+  kernel.scratch_bytes_a_token = attention_any_scratch;
+  return kernel;
+}
 
 }  // namespace
 
 std::span<const GemmKernel> gemm_rows() noexcept {
-  static const GemmKernel rows[] = {gemm("gemm_s8_sm90a", refuse_s8, padded_bytes, pack_padded, run_sm90),
-                                    gemm("gemm_f16_sm90a", refuse_f16, padded_bytes, pack_padded, run_sm90),
-                                    gemm("gemm_dense_cuda", refuse_dense, plain_bytes, pack_plain, run_dense)};
+  static const GemmKernel rows[] = {
+      gemm("gemm_s8_sm90a", refuse_s8, padded_bytes, pack_padded, run_sm90),
+      gemm("gemm_f16_sm90a", refuse_f16, padded_bytes, pack_padded, run_sm90),
+      gemm("gemm_dense_cuda", refuse_dense, plain_bytes, pack_plain, run_dense),
+      general(gemm("gemm_s8_sm80", refuse_s8_sm80, plain_bytes, pack_plain, run_gemm_sm80)),
+      general(gemm("gemm_half_sm80", refuse_half_sm80, plain_bytes, pack_plain, run_gemm_sm80), true),
+      general(gemm("gemm_any_cuda", refuse_gemm_any, plain_bytes, pack_plain, run_gemm_any))};
   return rows;
 }
 std::span<const AttentionKernel> attention_rows() noexcept {
   static const AttentionKernel rows[] = {attention("attention_s8u8_cuda", refuse_attention_s8, run_attention_s8),
-                                         attention("attention_half_cuda", refuse_attention_half, run_attention_half)};
+                                         attention("attention_half_cuda", refuse_attention_half, run_attention_half),
+                                         attention_general()};
   return rows;
 }
 std::span<const NormKernel> norm_rows() noexcept {
-  static const NormKernel rows[] = {simple<NormKernel>("norm_cuda", refuse_norm, run_norm)};
+  static const NormKernel rows[] = {simple<NormKernel>("norm_cuda", refuse_norm, run_norm),
+                                    general(simple<NormKernel>("norm_any_cuda", refuse_norm_any, run_norm_any))};
   return rows;
 }
 std::span<const EmbedKernel> embed_rows() noexcept {
-  static const EmbedKernel rows[] = {simple<EmbedKernel>("embed_cuda", refuse_embed, run_embed)};
+  static const EmbedKernel rows[] = {simple<EmbedKernel>("embed_cuda", refuse_embed, run_embed),
+                                     general(simple<EmbedKernel>("embed_any_cuda", refuse_embed_any, run_embed_any))};
   return rows;
 }
 std::span<const PoolKernel> pool_rows() noexcept {
-  static const PoolKernel rows[] = {simple<PoolKernel>("pool_cuda", refuse_pool, run_pool)};
+  static const PoolKernel rows[] = {simple<PoolKernel>("pool_cuda", refuse_pool, run_pool),
+                                    general(simple<PoolKernel>("pool_any_cuda", refuse_pool_any, run_pool_any))};
   return rows;
 }
 std::span<const ElementwiseKernel> elementwise_rows() noexcept {
   static const ElementwiseKernel rows[] = {
-      simple<ElementwiseKernel>("elementwise_cuda", refuse_elementwise, run_elementwise)};
+      simple<ElementwiseKernel>("elementwise_cuda", refuse_elementwise, run_elementwise),
+      general(simple<ElementwiseKernel>("elementwise_any_cuda", refuse_elementwise_any, run_elementwise_any))};
   return rows;
 }
-std::span<const ScoresKernel> scores_rows() noexcept { return {}; }
+std::span<const ScoresKernel> scores_rows() noexcept {
+  static const ScoresKernel rows[] = {general(simple<ScoresKernel>(
+      "scores_f32_cuda",
+      [](const ScoresDesc& desc, const Target&) noexcept -> const char* {
+        return desc.exact ? "sums in f32" : nullptr;
+      },
+      run_scores))};
+  return rows;
+}
 
 }  // namespace octet::kernels::cuda

@@ -130,6 +130,23 @@ TEST_F(GpuAttention, LongRows) {
     }
 }
 
+// So many short rows that kernels change how they share a block.
+TEST_F(GpuAttention, ManyShortRows) {
+  uint32_t seed = run_seed() + 4500;
+  for (int64_t head_dim : {32, 64, 128})
+    for (DType qkv : {DType::s8, DType::f16}) {
+      std::vector<int> lengths;
+      Data data(seed);
+      for (int r = 0; r < 120; ++r) lengths.push_back(1 + static_cast<int>(data.below(64)));
+      bool ints = qkv == DType::s8;
+      SCOPED_TRACE(::testing::Message() << name(qkv) << " head_dim " << head_dim << " seed " << seed);
+      Problem({.heads = 11, .head_dim = head_dim, .qkv = qkv, .p = ints ? DType::u8 : DType::f32, .y = qkv}, lengths,
+              seed++)
+          .check();
+      if (HasFatalFailure()) return;
+    }
+}
+
 // A row of the batch gives the same bits alone.
 TEST_F(GpuAttention, RowsDoNotDependOnTheBatch) {
   AttentionDesc d{.heads = 2, .head_dim = 64, .qkv = DType::s8, .p = DType::u8, .y = DType::s8};

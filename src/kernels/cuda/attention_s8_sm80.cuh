@@ -55,7 +55,7 @@ template <int D, bool kIsV, int kThreads>
 __device__ __forceinline__ void load_rows(uint32_t shared, const int8_t* base, int64_t ld, int first, int count,
                                           int length) {
   constexpr int kPieces = D / 16;
-  for (int i = threadIdx.x; i < count * kPieces; i += kThreads) {
+  for (int i = threadIdx.x % kThreads; i < count * kPieces; i += kThreads) {
     const int r = i / kPieces, c = i % kPieces;
     const bool valid = first + r < length;
     copy_async_16(shared + (kIsV ? v_offset<D>(r, c) : k_offset<D>(r, c)),
@@ -274,7 +274,7 @@ __device__ __forceinline__ void context_block(uint32_t (&acc)[D / 8][4], const u
 template <int D, int kThreads>
 __device__ __forceinline__ void load_multipliers(float* multipliers, const AttentionS8Args& a, int head) {
   if (a.out_type != DType::s8) return;
-  for (int i = threadIdx.x; i < D; i += kThreads)
+  for (int i = threadIdx.x % kThreads; i < D; i += kThreads)
     multipliers[i] = a.context_scale[head * D + i] * a.out_inv_scale[head * D + i] * (1.0f / 255.0f);
 }
 

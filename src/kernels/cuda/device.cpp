@@ -4,8 +4,10 @@
 #include <cuda_runtime.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "core/error.h"
 <<<<<<< HEAD
@@ -97,10 +99,17 @@ void recover() {
   std::lock_guard lock(mutex);
   if (!lost) return;
   ++generations;
-  cudaDeviceReset();
+  // The driver takes its time to let go of the old context.
+  cudaError_t error = cudaErrorUnknown;
+  for (int attempt = 0; attempt < 50 && error != cudaSuccess; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    cudaDeviceReset();
+    cudaGetLastError();
+    error = cudaFree(nullptr);
+  }
   cudaGetLastError();
-  lost = false;
-  check(cudaFree(nullptr), "its setting up after a failure");
+  lost = error != cudaSuccess;
+  check(error, "its setting up after a failure");
 }
 
 int64_t free_memory() {

@@ -52,7 +52,7 @@ __global__ __launch_bounds__(kPoolThreads) void pool_kernel(const __grid_constan
     const int group = i % groups, lane = i / groups;
     float v[8];
 #pragma unroll
-    for (int k = 0; k < 8; ++k) v[k] = is_max ? -INFINITY : 0.0f;
+    for (int k = 0; k < 8; ++k) v[k] = is_max && length > 0 ? -INFINITY : 0.0f;
     gather(v, a, token0, length, group * 8, lane, lanes);
 #pragma unroll
     for (int k = 0; k < 8; ++k) partial[lane * a.columns + group * 8 + k] = v[k];

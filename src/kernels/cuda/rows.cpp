@@ -313,7 +313,7 @@ void run_elementwise(const ElementwiseDesc& desc, const kernels::ElementwiseArgs
   ElementwiseArgs a;
   a.a = {.data = args.x, .type = desc.x, .ld = desc.n, .scale = args.scale};
   if (desc.kind == ElementwiseKind::add) a.b = {.data = args.x2, .type = desc.x, .ld = desc.n};
-  a.activation = unary(desc.activation);
+  if (desc.kind == ElementwiseKind::activation) a.activation = unary(desc.activation);
   a.out = {.data = args.y, .type = desc.y, .ld = desc.n, .inv_scale = args.requant.inv_scale};
   a.rows = args.m;
   a.columns = narrow(desc.n);

@@ -47,10 +47,8 @@ void synchronize(void* stream);
 
 void to_device(void* to, const void* from, int64_t bytes, void* stream);
 void to_host(void* to, const void* from, int64_t bytes, void* stream);
-<<<<<<< HEAD
 /// Either way, between pinned memory and the device: quicker when little is copied, in a graph most of all.
 void transfer(void* to, const void* from, int64_t bytes, void* stream);
-=======
 void on_device(void* to, const void* from, int64_t bytes, void* stream);
 /// Fills with zero bytes.
 void clear(void* memory, int64_t bytes, void* stream);
@@ -86,7 +84,6 @@ struct HistogramValues {
 };
 /// Waits for `stream`.
 HistogramValues read(Histogram* histogram, void* stream);
->>>>>>> 356f65a (General CUDA rows for every descriptor, sm_80 GEMMs, batches in device memory, calibration on the GPU, tests labelled gpu)
 
 /// Records what `work` enqueues on `stream` as a graph.
 void* capture(void* stream, const std::function<void()>& work);

@@ -39,9 +39,7 @@ void destroy_stream(void*) noexcept {}
 void synchronize(void*) { absent(); }
 void to_device(void*, const void*, int64_t, void*) { absent(); }
 void to_host(void*, const void*, int64_t, void*) { absent(); }
-<<<<<<< HEAD
 void transfer(void*, const void*, int64_t, void*) { absent(); }
-=======
 void on_device(void*, const void*, int64_t, void*) { absent(); }
 void clear(void*, int64_t, void*) { absent(); }
 void stage_batch(const BatchStage&, void*) { absent(); }
@@ -50,7 +48,6 @@ Histogram* create_histogram(int64_t) { absent(); }
 void destroy_histogram(Histogram*) noexcept {}
 void collect(Histogram*, const float*, int64_t, void*) { absent(); }
 HistogramValues read(Histogram*, void*) { absent(); }
->>>>>>> 356f65a (General CUDA rows for every descriptor, sm_80 GEMMs, batches in device memory, calibration on the GPU, tests labelled gpu)
 void* capture(void*, const std::function<void()>&) { absent(); }
 void launch(void*, void*) { absent(); }
 void destroy_graph(void*) noexcept {}

@@ -10,12 +10,9 @@
 #include <thread>
 
 #include "core/error.h"
-<<<<<<< HEAD
-#include "kernels/cuda/transfer.h"
-=======
 #include "kernels/cuda/general.h"
 #include "kernels/cuda/observe.h"
->>>>>>> 356f65a (General CUDA rows for every descriptor, sm_80 GEMMs, batches in device memory, calibration on the GPU, tests labelled gpu)
+#include "kernels/cuda/transfer.h"
 
 namespace octet::kernels::device {
 

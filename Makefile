@@ -9,14 +9,17 @@ SOURCES = $(shell git ls-files 'include/*.h' 'src/*.h' 'src/*.cpp' 'src/*.cu' 's
 
 help:
 	@echo "make setup    install what is missing (distribution packages, pinned downloads); does nothing when all is there"
+	@echo "              make setup PARTS='packages train' fetches libtorch (543 MB), which the training verbs need"
 	@echo "make demo     a real encoder from its Hugging Face folder to INT8: quality, size, speed; build/demo/result.json"
 	@echo "make test     build and run the tests (no download; tests that lack their data or a GPU say so and are skipped)"
 	@echo "make bench    FP32 against INT8 on this machine"
 	@echo "make check    include rule and formatting; TIDY=1 adds clang-tidy"
 	@echo "make format   format the sources in place"
 
+PARTS ?= packages demo
+
 setup:
-	scripts/setup.sh packages demo
+	scripts/setup.sh $(PARTS)
 
 test:
 	scripts/setup.sh packages

@@ -47,3 +47,5 @@ target_link_options(octet_train PRIVATE "-Wl,--exclude-libs,ALL")
 set_target_properties(octet_train PROPERTIES BUILD_RPATH "${torch_folder}/lib")
 add_library(octet::train ALIAS octet_train)
 add_dependencies(octet_cli octet_train)  # the command loads it when a verb needs it
+include(GNUInstallDirs)
+install(TARGETS octet_train LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

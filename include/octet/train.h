@@ -35,15 +35,16 @@ struct TrainOptions {
   std::string precision = "fp32";   ///< of activations: "fp32", "fp16" (with loss scaling), "bf16", "fp64"
   std::string device = "auto";      ///< "cpu", "cuda", or the GPU where there is one
   uint64_t seed = 42;
-  int threads = 0;                  ///< 0: one per CPU
-  int64_t evaluate_every = 0;       ///< steps; 0: at the end of each epoch
-  int64_t checkpoint_every = 0;     ///< steps; 0: after each evaluation
-  int64_t log_every = 10;           ///< steps between lines of metrics.jsonl and reports
-  double dropout = -1;              ///< all probabilities; negative: those of config.json
-  bool group_by_length = true;      ///< rows of like length share batches
-  bool restore_best = true;         ///< the result is the best evaluated state, else the last
-  bool resume = false;              ///< go on from the checkpoint in the output folder, if there is one
-  int64_t new_labels = 0;           ///< a fresh classification head of that many labels
+  int threads = 0;               ///< 0: one per CPU
+  int64_t evaluate_every = 0;    ///< steps; 0: at the end of each epoch
+  int64_t checkpoint_every = 0;  ///< steps; 0: after each evaluation
+  int64_t log_every = 10;        ///< steps between lines of metrics.jsonl and reports
+  double dropout = -1;           ///< all probabilities; negative: those of config.json
+  bool group_by_length = true;   ///< rows of like length share batches
+  bool fused_attention = true;   ///< torch's fused attention where no quantizer needs the probabilities (GPU, 16 bits)
+  bool restore_best = true;      ///< the result is the best evaluated state, else the last
+  bool resume = false;           ///< go on from the checkpoint in the output folder, if there is one
+  int64_t new_labels = 0;        ///< a fresh classification head of that many labels
   std::vector<std::string> labels;  ///< their names; empty: from the training data
 };
 

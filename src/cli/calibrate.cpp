@@ -1,5 +1,6 @@
 // octet calibrate: runs data through the float model and records the ranges of its quantizers.
 #include <fmt/format.h>
+#include <octet/import.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,7 @@ struct Options {
   DataOptions data;
   CalibrateOptions how;
   std::vector<std::string> states, merge;
+  std::string amax;
   int64_t new_labels = 0;
 };
 
@@ -67,6 +69,7 @@ void calibrate_verb(Options& options, const Console& console) {
   options.how.states = parse_states(options.states);
   if (kind_of(options.model) != PathKind::folder) load_model(options.model);  // says what to pass instead
   Model model = Model::load(options.model, {.new_labels = options.new_labels});
+  if (!options.amax.empty()) return finish(import_amax(model, options.amax), options, seconds(), 0, console);
   // All rows are read: the samples are spread over them. In compatible mode they are the first ones.
   Dataset data = load_data(options.data, options.how.compatible ? options.how.samples : 0);
   EncodedRows encoded = encode_rows(model, data, options.how.max_length, 0, options.how.threads);
@@ -118,12 +121,16 @@ void add_calibrate(CLI::App& app, Console& console) {
   verb->add_option("--device", how.device, "cpu or cuda: where the pass runs (default: cpu)")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   verb->add_option("--threads", how.threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
+  CLI::Option* amax = verb->add_option("--amax", options->amax,
+                                       "Take the ranges from this checkpoint of pytorch-quantization (._amax) instead");
   CLI::Option* merge = verb->add_option("--merge", options->merge, "Merge these calibration files of one model instead")
                            ->expected(2, 1000);
   verb->add_option("-o,--output", options->output, "The calibration file")->required();
-  verb->callback([options, model, data, merge, &console] {
-    if (merge->count() == 0 && (model->count() == 0 || data->count() == 0))
-      throw CLI::RequiredError("MODEL and --data (or --merge)");
+  verb->callback([options, model, data, amax, merge, &console] {
+    if (amax->count() > 0 && (data->count() > 0 || merge->count() > 0))
+      throw CLI::ExcludesError("--amax", "--data and --merge");
+    if (merge->count() == 0 && (model->count() == 0 || (data->count() == 0 && amax->count() == 0)))
+      throw CLI::RequiredError("MODEL and --data (or --amax, --merge)");
     if (merge->count() > 0 && (model->count() > 0 || data->count() > 0))
       throw CLI::ExcludesError("--merge", "MODEL and --data");
     calibrate_verb(*options, console);

@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 #include <octet/evaluate.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "cli/data_options.h"
 #include "cli/model_source.h"
+#include "cli/train_library.h"
 #include "cli/verbs.h"
 
 namespace octet::cli {
@@ -27,7 +29,61 @@ bool has_answers(const Plan& plan, const Dataset& data) {
          plan.info().task != Task::encoder && plan.info().task != Task::question_answering;
 }
 
+/// Torch runs the folder's graph: in float, or with the quantizers of a calibration.
+TorchRunOptions torch_options(const ModelSource& source, int threads) {
+  if (kind_of(source.path) != PathKind::folder)
+    refuse(ErrorCode::unsupported,
+           {.what = fmt::format("cannot run {} with backend torch", source.path),
+            .expected = "expected a Hugging Face folder: a compiled plan holds no float weights"});
+  if (source.float_embeddings)
+    refuse(ErrorCode::unsupported,
+           {.what = "--float-embeddings is for the engine", .hint = "calibrate with --float-embeddings instead"});
+  TorchRunOptions torch{.method = source.method, .device = source.device, .threads = threads};
+  torch.dynamic = source.calibration == "none" || (source.calibration.empty() && source.precision == "int8");
+  if (!torch.dynamic) torch.calibration = source.calibration;
+  if (!source.precision.empty() && source.precision != "int8") torch.precision = source.precision;
+  return torch;
+}
+
+std::vector<float> run_source(const ModelSource& source, const std::vector<Encoding>& rows, int threads,
+                              const Console& console) {
+  if (source.backend == "torch")
+    return train_library().run_torch(source.path, rows, torch_options(source, threads), console.progress());
+  Session session(load_plan(source, console), {.threads = threads});
+  return run_all(session, rows, 4096, console.progress());
+}
+
+void eval_torch(const Options& options, const Console& console) {
+  const TorchRunOptions torch = torch_options(options.source, options.threads);
+  Model model = load_model(options.source.path);
+  Dataset data = load_data(options.data, options.limit);
+  EncodedRows encoded = encode_rows(model, data, options.max_length, options.limit, options.threads);
+  auto begin = std::chrono::steady_clock::now();
+  std::vector<float> outputs = train_library().run_torch(options.source.path, encoded.rows, torch, console.progress());
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  Evaluation e = score_outputs(model.info(), data, encoded, std::move(outputs));
+  note_truncated(console, e.truncated, static_cast<int64_t>(encoded.rows.size()),
+                 options.max_length > 0 ? options.max_length : model.info().max_length);
+  console.say(fmt::format("{} {:.4f}  ({} rows, {:.2f} s)", e.metric, e.value, format_count(e.rows), seconds));
+  for (const auto& [metric, value] : e.metrics)
+    if (metric != e.metric) console.say(fmt::format("  {:<10} {:.4f}", metric, value));
+  Json result{{"metric", e.metric},           {"value", e.value},     {"rows", e.rows},
+              {"seconds", seconds},           {"metrics", e.metrics}, {"truncated", e.truncated},
+              {"precision", torch.precision}, {"backend", "torch"}};
+  if (!options.other.path.empty()) {
+    std::vector<float> theirs = run_source(options.other, encoded.rows, options.threads, console);
+    Agreement a = agreement(e.outputs, theirs, e.width);
+    console.say(fmt::format("against {}\n  equal labels {:.2f} %, cosine {:.6f}, largest error {:.3g} of {:.3g}",
+                            options.other.path, 100 * a.equal_labels, a.mean_cosine, a.max_error, a.max_value));
+    result["against"] = {{"model", options.other.path},    {"backend", options.other.backend},
+                         {"equal_labels", a.equal_labels}, {"mean_cosine", a.mean_cosine},
+                         {"max_error", a.max_error},       {"max_value", a.max_value}};
+  }
+  console.result(result);
+}
+
 void eval(const Options& options, const Console& console) {
+  if (options.source.backend == "torch") return eval_torch(options, console);
   Plan plan = load_plan(options.source, console);
   Dataset data = load_data(options.data, options.limit);
   Session session(plan, {.threads = options.threads});
@@ -64,9 +120,7 @@ void eval(const Options& options, const Console& console) {
     outputs = run_all(session, encoded.rows, 4096, console.progress());
   }
   if (compare) {
-    Plan other_plan = load_plan(options.other, console);
-    Session other(other_plan, {.threads = options.threads});
-    std::vector<float> theirs = run_all(other, encoded.rows, 4096, console.progress());
+    std::vector<float> theirs = run_source(options.other, encoded.rows, options.threads, console);
     if (outputs.size() != theirs.size())
       refuse(ErrorCode::invalid_argument,
              {.what = fmt::format("cannot compare {} with {}", options.source.path, options.other.path),
@@ -116,7 +170,7 @@ void add_eval(CLI::App& app, Console& console) {
       verb->add_option("--against", other.path, "Another .octet file or folder, to compare outputs with");
   verb->add_option("--against-precision", other.precision, "Precision of a folder given to --against")->needs(against);
   verb->add_option("--against-calib", other.calibration, "Calibration of a folder given to --against")->needs(against);
-  verb->add_option("--against-backend", other.backend, "engine or simulate (default: engine)")->needs(against);
+  verb->add_option("--against-backend", other.backend, "engine, simulate or torch (default: engine)")->needs(against);
   verb->callback([options, &console] { eval(*options, console); });
 }
 

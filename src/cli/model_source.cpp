@@ -31,7 +31,7 @@ void add_compile_options(CLI::App* verb, ModelSource* source) {
   verb->add_option("--method", source->method, "Choose ranges again: max, percentile:P, entropy, mse or auto");
   verb->add_option("--device", source->device, "cpu, cuda or a target by name (default: cpu)");
   verb->add_option("--backend", source->backend,
-                   "engine, or simulate: the fake-quant graph on float kernels (default: engine)");
+                   "engine, or simulate: the fake-quant graph on float kernels; eval: or torch (default: engine)");
   verb->add_flag("--float-embeddings", source->float_embeddings, "Keep embedding tables in float");
 }
 
@@ -83,8 +83,8 @@ Plan compile_model(const Model& model, const ModelSource& source, const Console&
   options.max_tokens = source.max_tokens;
   if (source.backend == "simulate") options.simulate = true;
   else if (source.backend == "torch" || source.backend == "ort" || source.backend == "openvino")
-    refuse(ErrorCode::unsupported, {.what = fmt::format("this build of octet has no backend {}", source.backend),
-                                    .expected = "it has engine and simulate"});
+    refuse(ErrorCode::unsupported, {.what = fmt::format("cannot use backend {} here", source.backend),
+                                    .expected = "expected engine or simulate; `octet eval` also has torch"});
   else if (source.backend != "engine")
     refuse(ErrorCode::invalid_argument,
            {.what = fmt::format("unknown backend {}", source.backend), .expected = "expected engine or simulate"});

@@ -62,6 +62,7 @@ void add_train_options(CLI::App* verb, TrainArguments* a) {
   verb->add_option("--dropout", o.dropout, "All dropout probabilities (default: config.json's)")
       ->check(CLI::Range(0.0, 0.99));
   verb->add_flag("--no-group-by-length", a->no_group, "Batches of rows of any lengths");
+  verb->add_flag("--plain-attention", a->plain_attention, "Attention step by step, as with quantizers (GPU, 16 bits)");
   verb->add_flag("--keep-last", a->last, "The result is the last state, not the best one");
   verb->add_flag("--resume", o.resume, "Go on from the checkpoint in the output folder, if there is one");
   verb->add_option("--train-limit", a->train_limit, "Rows of the training data used, from the first")
@@ -97,6 +98,7 @@ void train_verb(TrainArguments& a, const Console& console, const char* verb,
   }
   a.options.group_by_length = !a.no_group;
   a.options.restore_best = !a.last;
+  a.options.fused_attention = !a.plain_attention;
   a.columns.path = a.train;
   Dataset train = load_data(a.columns, a.train_limit);
   std::optional<Dataset> dev;

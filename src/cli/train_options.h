@@ -18,7 +18,7 @@ struct TrainArguments {
   TrainOptions options;
   int64_t train_limit = 0, dev_limit = 0;
   std::string labels;
-  bool no_group = false, last = false;
+  bool no_group = false, last = false, plain_attention = false;
 };
 
 void add_train_options(CLI::App* verb, TrainArguments* arguments);

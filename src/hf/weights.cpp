@@ -171,7 +171,8 @@ std::vector<std::string> Weights::finish(bool allow_unexpected, bool check_finit
   for (const auto& [name, tensor] : tensors_) {
     if (taken_.contains(name) && !any_prefix(fresh_, name)) continue;
     unused.push_back(name);
-    if (!allow_unexpected && !any_prefix(allowed_, name) && !any_prefix(fresh_, name))
+    const bool range = name.ends_with("._amax");  // of pytorch-quantization; octet calibrate --amax reads them
+    if (!allow_unexpected && !range && !any_prefix(allowed_, name) && !any_prefix(fresh_, name))
       unexpected.push_back(name + " " + to_string(tensor.shape()));
   }
   std::string found =

@@ -32,21 +32,26 @@ using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-/// libtorch_cuda registers itself when it is loaded; the build links only what every machine has.
-bool load_cuda() {
-  static const bool loaded = [] {
-    if (at::hasCUDA()) return true;
-    void* library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
-    if (library == nullptr) {  // beside libtorch_cpu, wherever that came from
-      Dl_info info{};
-      if (dladdr(reinterpret_cast<void*>(&at::set_num_threads), &info) != 0) {
-        fs::path path = fs::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
-        library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-      }
+/// libtorch_cuda registers itself when it is loaded; the build links only what every machine has. It must be there
+/// before torch is asked about CUDA for the first time, since torch remembers the answer.
+std::string load_cuda() {
+  static const std::string problem = []() -> std::string {
+    void* library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
+    Dl_info info{};
+    if (library == nullptr && dladdr(reinterpret_cast<void*>(&at::set_num_threads), &info) != 0) {
+      fs::path path = fs::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
+      library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
     }
-    return library != nullptr;
+    if (library == nullptr) {
+      const char* reason = dlerror();
+      return reason == nullptr ? "libtorch_cuda.so cannot be loaded" : reason;
+    }
+    if (!at::hasCUDA()) return "libtorch_cuda.so was loaded but offers no CUDA";
+    if (at::globalContext().getAcceleratorHooksInterface(at::kCUDA).deviceCount() == 0) return "PyTorch sees no GPU";
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    return "";
   }();
-  return loaded && at::globalContext().getAcceleratorHooksInterface(at::kCUDA).deviceCount() > 0;
+  return problem;
 }
 
 at::Device open_device(const std::string& name, int threads) {
@@ -58,11 +63,11 @@ at::Device open_device(const std::string& name, int threads) {
     fail(ErrorCode::invalid_argument, {.what = "unknown device " + name, .expected = "expected auto, cpu or cuda"});
   c10::WarningUtils::set_warnAlways(false);
   // A PyTorch whose CUDA libraries are not here cannot be loaded: that is a machine without a GPU.
-  if (load_cuda()) return at::Device(at::kCUDA, 0);
+  const std::string problem = load_cuda();
+  if (problem.empty()) return at::Device(at::kCUDA, 0);
   if (name == "auto") return at::kCPU;
-  const char* reason = dlerror();
   fail(ErrorCode::device, {.what = "cannot train on a GPU",
-                           .expected = reason != nullptr ? reason : "PyTorch sees no GPU",
+                           .expected = problem,
                            .hint = "set OCTET_TORCH to the torch folder of a PyTorch with CUDA, or use --device cpu"});
 }
 
@@ -106,6 +111,7 @@ class Trainer {
         model_(setup.graph, {.device = device_,
                              .master = master_type(options_.precision),
                              .compute = compute_type(options_.precision),
+                             .flash = options_.fused_attention,
                              .learn_ranges = setup.learn_ranges,
                              .follow_weights = setup.follow_weights}) {
     if (setup.teacher)

@@ -1,0 +1,292 @@
+// The recipe from end to end on a tiny model that learns: fine-tune, calibrate, train quantized, compile, evaluate;
+// crashes.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <octet/octet.h>
+#include <octet/train.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace octet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kGood[] = {"good", "fine", "warm", "bright", "kind", "sweet", "happy", "calm", "clean", "fresh"};
+constexpr const char* kBad[] = {"bad", "poor", "cold", "dull", "mean", "sour", "sad", "loud", "dirty", "stale"};
+constexpr const char* kOther[] = {"the", "a", "day", "film", "meal", "was", "and", "very", "one", "two", "it", "that"};
+
+/// A temporary folder with the tiny checkpoint of tests/data/hf, a tokenizer of 60 words, and rows whose label says
+/// whether good or bad words prevail.
+class Recipe : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::temp_directory_path() / ("octet_recipe_" + std::to_string(getpid()) + "_" +
+                                         testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(root_);
+    fs::create_directories(root_);
+    model_ = root_ / "model";
+    fs::copy(fs::path(OCTET_TEST_DATA) / "hf" / "bert-classification", model_, fs::copy_options::recursive);
+    std::ofstream vocab(model_ / "vocab.txt");
+    int count = 5;
+    vocab << "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+    for (const char* word : kGood) vocab << word << "\n", ++count;
+    for (const char* word : kBad) vocab << word << "\n", ++count;
+    for (const char* word : kOther) vocab << word << "\n", ++count;
+    for (; count < 60; ++count) vocab << "w" << count << "\n";
+    train_ = write("train.tsv", 640, 1);
+    dev_ = write("dev.tsv", 200, 2);
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  fs::path write(const std::string& name, int rows, uint64_t seed) const {
+    std::ofstream file(root_ / name);
+    file << "sentence\tlabel\n";
+    auto next = [&seed] { return (seed = seed * 6364136223846793005u + 1442695040888963407u) >> 33; };
+    for (int r = 0; r < rows; ++r) {
+      std::string text;
+      int balance = 0;
+      const auto words = 5 + next() % 12;
+      for (uint64_t w = 0; w < words || balance == 0; ++w) {
+        const char* word = kOther[next() % 12];
+        if (auto kind = next() % 4; kind == 0) word = kGood[next() % 10], ++balance;
+        else if (kind == 1) word = kBad[next() % 10], --balance;
+        if (w < 20) text += (text.empty() ? "" : " ") + std::string(word);
+        else if (balance != 0) break;
+      }
+      file << text << "\t" << (balance > 0 ? 1 : 0) << "\n";
+    }
+    return root_ / name;
+  }
+
+  static TrainOptions quick() {
+    return {.epochs = 12,
+            .batch = 16,
+            .learning_rate = 3e-3,
+            .warmup = 0.1,
+            .device = "cpu",
+            .threads = 1,
+            .new_labels = 2};
+  }
+
+  std::string error_of(const std::function<void()>& f) const {
+    try {
+      f();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  double engine(const fs::path& folder, Precision precision, bool simulate = false) const {
+    CompileOptions options{.precision = precision, .simulate = simulate};
+    if (precision == Precision::int8) options.calibration = Calibration::load(folder / "octet_calibration.safetensors");
+    Session session(compile(Model::load(folder), options), {.threads = 1});
+    return evaluate(session, Dataset::load(dev_)).value;
+  }
+
+  fs::path root_, model_, train_, dev_;
+};
+
+TEST_F(Recipe, LearnsAndTheEngineKeepsThePromise) {
+  const Dataset train = Dataset::load(train_), dev = Dataset::load(dev_);
+  std::vector<TrainStep> steps;
+  TrainResult tuned =
+      finetune(model_, train, &dev, root_ / "tuned", quick(), [&](const TrainStep& s) { steps.push_back(s); });
+  EXPECT_GT(tuned.value, 0.9);  // the majority is near a half
+  EXPECT_LT(tuned.last_loss, tuned.first_loss);
+  EXPECT_EQ(tuned.metric, "accuracy");
+  EXPECT_EQ(tuned.steps, 480);
+  EXPECT_FALSE(steps.empty());
+  EXPECT_FALSE(fs::exists(root_ / "tuned" / "checkpoint"));
+  EXPECT_DOUBLE_EQ(engine(root_ / "tuned", Precision::fp32), tuned.value);
+
+  // The same seed gives the same bits, another one does not.
+  TrainResult again = finetune(model_, train, &dev, root_ / "again", quick());
+  EXPECT_EQ(again.losses, tuned.losses);
+  EXPECT_EQ(read_text(root_ / "again" / "model.safetensors"), read_text(root_ / "tuned" / "model.safetensors"));
+  TrainOptions other = quick();
+  other.seed = 7;
+  other.max_steps = 20;
+  EXPECT_NE(finetune(model_, train, nullptr, root_ / "other", other).losses,
+            std::vector<double>(tuned.losses.begin(), tuned.losses.begin() + 20));
+
+  Model model = Model::load(root_ / "tuned");
+  std::vector<Encoding> rows = encode_rows(model, train).rows;
+  for (const char* placement : {"residual-channel", "qdqbert"}) {
+    const fs::path file = root_ / (std::string(placement) + ".calib"), out = root_ / placement;
+    calibrate(model, rows, {.placement = placement, .samples = 64, .threads = 1}).save(file);
+    for (bool follow : {false, true}) {
+      TrainOptions o = quick();
+      o.new_labels = 0;
+      o.learning_rate = 1e-4;
+      o.epochs = 1;
+      fs::remove_all(out);
+      TrainResult q = qat(root_ / "tuned", train, &dev, out, o, {.calibration = file, .follow_weights = follow});
+      EXPECT_GT(q.value, 0.9) << placement;
+      EXPECT_NEAR(engine(out, Precision::int8), q.value, 0.011) << placement;
+      EXPECT_NEAR(engine(out, Precision::int8, true), q.value, 0.006) << placement;
+      // torch and the simulated plan compute the same graph.
+      const fs::path own = out / "octet_calibration.safetensors";
+      Session session(compile(Model::load(out), {.calibration = Calibration::load(own), .simulate = true}),
+                      {.threads = 1});
+      std::vector<float> engine_out = run_all(session, rows),
+                         torch_out = run_torch(out, rows, {.calibration = own, .device = "cpu", .threads = 1});
+      ASSERT_EQ(engine_out.size(), torch_out.size());
+      EXPECT_GT(agreement(engine_out, torch_out, 2).equal_labels, 0.99) << placement;
+    }
+  }
+
+  TrainOptions o = quick();
+  o.new_labels = 0;
+  o.learning_rate = 1e-4;
+  o.max_steps = 10;
+  const fs::path file = root_ / "qdqbert.calib";
+  TrainResult learned = qat(root_ / "tuned", train, &dev, root_ / "learned", o,
+                            {.calibration = file,
+                             .states = {{"*add_local*", "off"}},
+                             .learn_ranges = true,
+                             .teacher = root_ / "tuned",
+                             .distill_logits = 1,
+                             .distill_hidden = 1});
+  EXPECT_GT(learned.value, 0.85);
+  EXPECT_NEAR(engine(root_ / "learned", Precision::int8), learned.value, 0.016);
+}
+
+TEST_F(Recipe, RefusesWhatCannotBeTrained) {
+  const Dataset train = Dataset::load(train_);
+  auto with = [&](const std::string& rows, TrainOptions o = quick()) {
+    return error_of([&] {
+      fs::remove_all(root_ / "out");
+      finetune(model_, Dataset::parse("sentence\tlabel\n" + rows, "x.tsv"), nullptr, root_ / "out", o);
+    });
+  };
+  EXPECT_NE(with("good\t0\nbad\t5\n").find("5"), std::string::npos);
+  EXPECT_NE(with("good\t1\nbad\t1\n").find("one class"), std::string::npos);
+  TrainOptions wild = quick();
+  wild.learning_rate = 1e30;
+  wild.clip_norm = 0;
+  wild.max_steps = 40;
+  const std::string stopped = with("good\t0\nbad\t1\n", wild);
+  EXPECT_NE(stopped.find("not a number"), std::string::npos) << stopped;
+  EXPECT_NE(stopped.find("step "), std::string::npos);
+  EXPECT_NE(stopped.find("rows "), std::string::npos);
+  EXPECT_NE(error_of([&] { qat(model_, train, nullptr, root_ / "q", quick()); }).find("octet calibrate"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { finetune(model_, train, nullptr, model_, quick()); }).find("own folder"), std::string::npos);
+  TrainOptions three = quick();
+  three.labels = {"x", "y", "z"};
+  three.new_labels = 2;
+  EXPECT_NE(error_of([&] { finetune(model_, train, nullptr, root_ / "three", three); }).find("labels"),
+            std::string::npos);
+}
+
+/// Runs the command; kills it after `milliseconds` unless that is negative. Returns whether it ended by itself with 0.
+bool command(const std::vector<std::string>& arguments, int milliseconds) {
+  pid_t child = fork();
+  if (child == 0) {
+    int null = open("/dev/null", O_WRONLY);
+    dup2(null, 1);
+    dup2(null, 2);
+    std::vector<char*> argv;
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  int status = 0;
+  if (milliseconds >= 0) {
+    for (int waited = 0; waited < milliseconds; ++waited) {
+      if (waitpid(child, &status, WNOHANG) == child) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    kill(child, SIGKILL);
+  }
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST_F(Recipe, AKilledRunResumesToTheSameBits) {
+  auto arguments = [&](const std::string& out) {
+    return std::vector<std::string>{OCTET_COMMAND,
+                                    "finetune",
+                                    model_.string(),
+                                    "--train",
+                                    train_.string(),
+                                    "--dev",
+                                    dev_.string(),
+                                    "-o",
+                                    (root_ / out).string(),
+                                    "--labels",
+                                    "2",
+                                    "--batch",
+                                    "16",
+                                    "--epochs",
+                                    "1",
+                                    "--lr",
+                                    "0.003",
+                                    "--checkpoint-every",
+                                    "1",
+                                    "--eval-every",
+                                    "5",
+                                    "--threads",
+                                    "1",
+                                    "--device",
+                                    "cpu",
+                                    "--resume"};
+  };
+  auto begin = std::chrono::steady_clock::now();
+  ASSERT_TRUE(command(arguments("whole"), -1));
+  const auto whole = static_cast<int>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin).count());
+  // Random times: from the start of the process on, until it has been killed twenty times or is done.
+  uint64_t seed = 3;
+  int kills = 0;
+  bool done = false;
+  for (; kills < 20 && !done; ++kills) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    done = command(arguments("broken"), whole / 4 + static_cast<int>((seed >> 33) % static_cast<uint64_t>(whole / 2)));
+  }
+  if (!done) done = command(arguments("broken"), -1);
+  ASSERT_TRUE(done);
+  RecordProperty("kills", kills);
+  EXPECT_EQ(read_text(root_ / "broken" / "model.safetensors"), read_text(root_ / "whole" / "model.safetensors"));
+  // The log has each step once, with the same losses.
+  auto losses = [&](const char* folder) {
+    std::vector<std::string> list;
+    std::ifstream lines(root_ / folder / "metrics.jsonl");
+    for (std::string line; std::getline(lines, line);) {
+      auto entry = nlohmann::json::parse(line);
+      list.push_back(entry["step"].dump() + " " + entry["loss"].dump());
+    }
+    return list;
+  };
+  EXPECT_EQ(losses("broken"), losses("whole"));
+
+  // Other settings are refused while a checkpoint is there.
+  std::vector<std::string> started = arguments("settings");
+  for (int tries = 0; tries < 20 && !fs::exists(root_ / "settings" / "checkpoint" / "state.safetensors"); ++tries)
+    command(started, whole / 2 + 50 * tries);
+  if (fs::exists(root_ / "settings" / "checkpoint" / "state.safetensors")) {
+    TrainOptions o = quick();
+    o.resume = true;
+    std::string error = error_of([&] { finetune(model_, Dataset::load(train_), nullptr, root_ / "settings", o); });
+    EXPECT_NE(error.find("other settings"), std::string::npos) << error;
+    o.resume = false;
+    error = error_of([&] { finetune(model_, Dataset::load(train_), nullptr, root_ / "settings", o); });
+    EXPECT_NE(error.find("--resume"), std::string::npos) << error;
+  }
+}
+
+}  // namespace
+}  // namespace octet::train

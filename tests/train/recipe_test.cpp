@@ -163,6 +163,75 @@ TEST_F(Recipe, LearnsAndTheEngineKeepsThePromise) {
   EXPECT_NEAR(engine(root_ / "learned", Precision::int8), learned.value, 0.016);
 }
 
+TEST_F(Recipe, TrainsNumbersTokensAndAnswers) {
+  auto folder = [&](const std::string& name) {
+    const fs::path to = root_ / name;
+    fs::copy(fs::path(OCTET_TEST_DATA) / "hf" / name, to, fs::copy_options::recursive);
+    fs::copy_file(model_ / "vocab.txt", to / "vocab.txt", fs::copy_options::overwrite_existing);
+    return to;
+  };
+  TrainOptions o = quick();
+  o.new_labels = 0;
+  o.epochs = 30;
+  // Numbers: how many good words; tokens: good, bad or other; answers: the good word of a text with one.
+  const fs::path tokens = folder("bert-token"), numbers = folder("bert-regression"), answers = folder("bert-qa");
+  const std::vector<std::string> labels = Model::load(tokens).info().labels;
+  ASSERT_GE(labels.size(), 2u);
+  std::string number_rows = "sentence\tlabel\n", token_rows = number_rows, answer_rows = "question\tcontext\tanswer\n";
+  uint64_t seed = 9;
+  auto next = [&seed] { return (seed = seed * 6364136223846793005u + 1442695040888963407u) >> 33; };
+  for (int r = 0; r < 128; ++r) {
+    std::string text, tags, context;
+    int good = 0;
+    const auto words = 4 + next() % 6, place = next() % words;
+    std::string answer = kGood[next() % 10];
+    for (uint64_t w = 0; w < words; ++w) {
+      const bool is_good = next() % 3 == 0;
+      good += is_good;
+      text += (w ? " " : "") + std::string(is_good ? kGood[next() % 10] : kOther[next() % 12]);
+      tags += (w ? " " : "") + labels[is_good ? 1 : 0];
+      context += (w ? " " : "") + (w == place ? answer : std::string(kOther[next() % 12]));
+    }
+    number_rows += text + "\t" + std::to_string(good) + ".5\n";
+    token_rows += text + "\t" + tags + "\n";
+    answer_rows += "was it\t" + context + "\t" + answer + "\n";
+  }
+  const Dataset number_data = Dataset::parse(number_rows, "n.tsv"), token_data = Dataset::parse(token_rows, "t.tsv");
+  const Dataset answer_data =
+      Dataset::parse(answer_rows, "a.tsv", {.text = "question", .pair = "context", .label = "answer"});
+  TrainResult n = finetune(numbers, number_data, &number_data, root_ / "n", o);
+  EXPECT_EQ(n.metric, "spearman");
+  EXPECT_GT(n.value, 0.8);
+  TrainResult t = finetune(tokens, token_data, &token_data, root_ / "t", o);
+  EXPECT_EQ(t.metric, "accuracy");
+  EXPECT_GT(t.value, 0.95);
+  Session session(compile(Model::load(root_ / "t"), {.precision = Precision::fp32}), {.threads = 1});
+  EXPECT_DOUBLE_EQ(evaluate(session, token_data).value, t.value);
+  TrainResult a = finetune(answers, answer_data, &answer_data, root_ / "a", o);
+  EXPECT_EQ(a.metric, "f1");
+  EXPECT_GT(a.value, 0.8);
+  EXPECT_LT(a.last_loss, a.first_loss / 2);
+}
+
+TEST_F(Recipe, AccumulatingPassesIsOneLargerBatch) {
+  const Dataset train = Dataset::load(train_);
+  TrainOptions o = quick();
+  o.max_steps = 5;
+  o.batch = 64;
+  o.group_by_length = false;
+  TrainResult whole = finetune(model_, train, nullptr, root_ / "whole", o);
+  o.batch = 16;
+  o.accumulate = 4;
+  TrainResult parts = finetune(model_, train, nullptr, root_ / "parts", o);
+  for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(whole.losses[i], parts.losses[i], 2e-5);
+  for (const char* precision : {"bf16", "fp16"}) {
+    o.precision = precision;
+    TrainResult low = finetune(model_, train, nullptr, root_ / precision, o);
+    EXPECT_NEAR(low.losses[0], whole.losses[0], 0.02) << precision;
+    EXPECT_LT(low.skipped, 5) << precision;
+  }
+}
+
 TEST_F(Recipe, RefusesWhatCannotBeTrained) {
   const Dataset train = Dataset::load(train_);
   auto with = [&](const std::string& rows, TrainOptions o = quick()) {

@@ -60,7 +60,7 @@ TEST_F(Usage, InputThatCannotBeUsedIs2) {
       {"run m.octet --input a --precision int8", "compiled already"},
       {"run m.octet --input a --calib c", "compiled already"},
       {"run m.octet --input a --backend simulate", "folder"},
-      {"run model --input a --backend torch", "no backend torch"},
+      {"run model --input a --backend torch", "cannot use backend torch"},
       {"run model --input a --backend nonsense", "unknown backend"},
       {"run model --input a --precision int4", "int4"},
       {"run model --input a --precision fp32 --calib c", "calibration"},

@@ -40,6 +40,7 @@ struct ModelInfo {
   std::string pooling;              ///< "mean", "cls", "max" for embeddings
   bool normalize = false;           ///< embeddings have length 1
   int64_t parameters = 0;           ///< numbers in the weights
+  int64_t quantizers = 0;           ///< that an ONNX file brought along; INT8 plans take their ranges from them
   std::string hash;                 ///< of graph and weights, 16 hex digits: what a calibration file belongs to
   std::string source;               ///< the folder it came from
 };
@@ -49,19 +50,26 @@ struct LoadOptions {
   /// Give the encoder a fresh head: sequence classification with this many labels (deterministic initialisation). 0
   /// keeps the head.
   int64_t new_labels = 0;
+  /// Of an ONNX file: the folder with its tokenizer and config.json (labels); empty: the file's folder or the one
+  /// above.
+  std::filesystem::path tokenizer;
 };
 
-/// A loaded Hugging Face folder: immutable, cheap to copy, usable from many threads.
+/// A loaded Hugging Face folder or ONNX file: immutable, cheap to copy, usable from many threads.
 class Model {
  public:
   /// Reads config.json, the weights and the tokenizer (when there is one). Throws not_found, corrupt, unsupported
   /// (family, activation ...); missing, unexpected and mis-shaped tensors are listed all at once.
+  /// Of an ONNX file (`.onnx`): raises it to octet's operations; what cannot be is explained (unsupported), operators
+  /// that octet lacks all at once.
   static Model load(const std::filesystem::path& folder, const LoadOptions& options = {});
 
   const ModelInfo& info() const noexcept;
   bool has_tokenizer() const noexcept;
   /// Throws not_found when the folder has none.
   const Tokenizer& tokenizer() const;
+  /// What was understood of an ONNX file in a way that a reader should know; empty for folders.
+  const std::vector<std::string>& notes() const noexcept;
   /// The graph in its text form.
   std::string graph_text() const;
 

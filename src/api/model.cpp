@@ -37,15 +37,6 @@ Task task_of(const hf::ModelConfig& config) {
   return Task::encoder;
 }
 
-std::string fingerprint(const Graph& graph, int64_t* parameters) {
-  uint64_t hash = hash_text(print(graph));
-  for (const auto& [name, tensor] : graph.parameters()) {
-    hash = hash_bytes({tensor.data(), static_cast<size_t>(tensor.bytes())}, hash_text(name, hash));
-    *parameters += tensor.elements();
-  }
-  return hex(hash);
-}
-
 ModelInfo describe(const hf::LoadedModel& loaded, const std::filesystem::path& folder) {
   const hf::ModelConfig& config = loaded.config;
   ModelInfo info;
@@ -66,14 +57,26 @@ ModelInfo describe(const hf::LoadedModel& loaded, const std::filesystem::path& f
     info.pooling = hf::name(config.sentence->pooling);
     info.normalize = config.sentence->normalize;
   }
-  info.hash = fingerprint(loaded.graph, &info.parameters);
+  fingerprint(loaded.graph, info);
   info.source = folder.string();
   return info;
 }
 
 }  // namespace
 
+void fingerprint(const Graph& graph, ModelInfo& info) {
+  uint64_t hash = hash_text(print(graph));
+  info.parameters = info.quantizers = 0;
+  for (const auto& [name, tensor] : graph.parameters()) {
+    hash = hash_bytes({tensor.data(), static_cast<size_t>(tensor.bytes())}, hash_text(name, hash));
+    info.parameters += tensor.elements();
+  }
+  for (const Node& node : graph.nodes()) info.quantizers += node.op == Op::fake_quant;
+  info.hash = hex(hash);
+}
+
 Model Model::load(const std::filesystem::path& folder, const LoadOptions& options) {
+  if (folder.extension() == ".onnx") return Model(load_onnx(folder, options));
   hf::LoadOptions load{.check_finite = options.check_finite};
   if (options.new_labels > 0) load.new_labels = options.new_labels;
   hf::LoadedModel loaded = hf::load_model(folder, load);
@@ -99,6 +102,7 @@ const Tokenizer& Model::tokenizer() const {
           .hint = "put tokenizer.json, vocab.txt, or vocab.json with merges.txt into the folder"});
   return *state_->tokenizer;
 }
+const std::vector<std::string>& Model::notes() const noexcept { return state_->notes; }
 std::string Model::graph_text() const { return print(state_->graph); }
 
 }  // namespace octet

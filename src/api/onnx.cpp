@@ -1,15 +1,140 @@
-// Exporting behind the public API.
+// ONNX files behind the public API: reading them as models, writing models as them.
 #include <octet/onnx.h>
 
 #include <nlohmann/json.hpp>
 
 #include "api/state.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "graph/passes.h"
+#include "onnx/decompose.h"
+#include "onnx/dense.h"
 #include "onnx/export.h"
+#include "onnx/raise.h"
 #include "quant/quantize.h"
 
 namespace octet {
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// Labels of a config.json, by id; empty when there is none.
+std::vector<std::string> labels_beside(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::exists(folder / "config.json", error)) return {};
+  json config = parse_json(read_text(folder / "config.json"), (folder / "config.json").string());
+  std::vector<std::string> labels;
+  auto found = config.find("id2label");
+  if (found == config.end() || !found->is_object()) return {};
+  for (size_t i = 0; i < found->size(); ++i) {
+    auto label = found->find(std::to_string(i));
+    if (label == found->end() || !label->is_string()) return {};
+    labels.push_back(label->get<std::string>());
+  }
+  return labels;
+}
+
+// What the graph itself says.
+ModelInfo describe_graph(const Graph& graph, const onnx::Raised& raised) {
+  ModelInfo info;
+  info.family = "onnx";
+  for (const Node& node : graph.nodes()) {
+    if (node.op == Op::attention_scores) {
+      ++info.layers;
+      info.heads = node.integer("heads", 0);
+      info.hidden = graph.value(node.input(0)).type.shape.at(1);
+    } else if (node.op == Op::linear) {
+      info.intermediate = std::max(info.intermediate, graph.value(node.output).type.shape.at(1));
+    } else if (node.op == Op::embedding) {
+      const std::string& index = graph.value(node.input(1)).name;
+      if (index == "ids") info.vocabulary = graph.value(node.input(0)).type.shape.at(0);
+    }
+  }
+  info.max_length = raised.max_length;
+  const auto& [name, value] = graph.outputs().front();
+  const Shape& shape = graph.value(value).type.shape;
+  bool tokens = shape.at(0) == kTokens;
+  if (raised.question_answering) {
+    info.task = Task::question_answering;
+  } else if (name.find("logits") != std::string::npos ||
+             (!tokens && name.find("embed") == std::string::npos && name.find("pool") == std::string::npos)) {
+    info.task = tokens             ? Task::token_classification
+                : shape.at(1) == 1 ? Task::regression
+                                   : Task::sequence_classification;
+    if (info.task != Task::regression)
+      for (int64_t i = 0; i < shape.at(1); ++i) info.labels.push_back("LABEL_" + std::to_string(i));
+  } else {
+    info.task = tokens ? Task::encoder : Task::embedding;
+  }
+  return info;
+}
+
+// What octet's own export wrote about the model.
+void read_metadata(const std::string& text, const std::string& where, Model::State& state) {
+  json facts = parse_json(text, where);
+  ModelInfo& info = state.info;
+  std::string task = json_get<std::string>(facts, "task", where);
+  for (int i = 0; i <= static_cast<int>(Task::question_answering); ++i)
+    if (name(static_cast<Task>(i)) == task) info.task = static_cast<Task>(i);
+  info.family = json_get<std::string>(facts, "family", where);
+  info.intermediate = json_get<int64_t>(facts, "intermediate", where);
+  info.max_length = json_get<int64_t>(facts, "max_length", where);
+  info.labels = json_get<std::vector<std::string>>(facts, "labels", where);
+  info.problem_type = json_get<std::string>(facts, "problem_type", where);
+  info.pooling = json_get<std::string>(facts, "pooling", where);
+  info.normalize = json_get<bool>(facts, "normalize", where);
+  state.pad_id = json_get<int64_t>(facts, "pad_id", where);
+}
+
+}  // namespace
+
+std::shared_ptr<Model::State> load_onnx(const fs::path& path, const LoadOptions& options) {
+  if (options.new_labels > 0)
+    fail(ErrorCode::unsupported, {.what = "cannot give " + path.string() + " a fresh head",
+                                  .hint = "pass the Hugging Face folder that it was exported from"});
+  onnx::File file = onnx::read_file(path);
+  onnx::decompose(file);
+  std::string missing = onnx::missing_operators(file);
+  onnx::RaiseResult result = onnx::raise(file);
+  if (!result.raised)
+    fail(ErrorCode::unsupported,
+         {.what = "cannot compile " + path.string(),
+          .expected = (missing.empty() ? "" : "octet lacks these operators:" + missing + "\n  ") +
+                      std::string("it is no encoder that octet can follow: ") + result.obstacle,
+          .hint = "export the encoder with [batch, sequence] inputs of ids and mask; `octet run FILE --data-set DIR` "
+                  "runs the file as it stands on the reference kernels"});
+  auto state = std::make_shared<Model::State>();
+  state->graph = std::move(result.raised->graph);
+  verify(state->graph);
+  state->notes = result.raised->notes;
+  state->info = describe_graph(state->graph, *result.raised);
+  for (const Node& node : state->graph.nodes())
+    if (node.op == Op::positions) state->pad_id = std::max<int64_t>(0, node.integer("padding_id", -1));
+  const fs::path own = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  std::vector<fs::path> folders{options.tokenizer};
+  if (options.tokenizer.empty()) folders = {own, own / ".."};
+  if (auto found = file.metadata.find("octet.model"); found != file.metadata.end())
+    read_metadata(found->second, path.string(), *state);
+  else if (!state->info.labels.empty())
+    for (const fs::path& folder : folders)
+      if (std::vector<std::string> labels = labels_beside(folder); labels.size() == state->info.labels.size()) {
+        state->info.labels = labels;
+        break;
+      }
+  state->info.source = path.string();
+  fingerprint(state->graph, state->info);
+  for (const fs::path& folder : folders) {
+    try {
+      state->tokenizer = Tokenizer::load(folder);
+      break;
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::not_found || !options.tokenizer.empty()) throw;
+    }
+  }
+  return state;
+}
 
 void export_onnx(const Model& model, const std::filesystem::path& path, const ExportOptions& options) {
   const Model::State& source = model.state();
@@ -26,13 +151,13 @@ void export_onnx(const Model& model, const std::filesystem::path& path, const Ex
     graph.remove_dead();
   }
   const ModelInfo& info = source.info;
-  nlohmann::json facts{{"family", info.family},         {"task", name(info.task)},
-                       {"layers", info.layers},         {"heads", info.heads},
-                       {"hidden", info.hidden},         {"intermediate", info.intermediate},
-                       {"vocabulary", info.vocabulary}, {"max_length", info.max_length},
-                       {"labels", info.labels},         {"problem_type", info.problem_type},
-                       {"pooling", info.pooling},       {"normalize", info.normalize},
-                       {"pad_id", source.pad_id}};
+  json facts{{"family", info.family},         {"task", name(info.task)},
+             {"layers", info.layers},         {"heads", info.heads},
+             {"hidden", info.hidden},         {"intermediate", info.intermediate},
+             {"vocabulary", info.vocabulary}, {"max_length", info.max_length},
+             {"labels", info.labels},         {"problem_type", info.problem_type},
+             {"pooling", info.pooling},       {"normalize", info.normalize},
+             {"pad_id", source.pad_id}};
   onnx::ExportOptions how{.opset = options.opset, .int8_weights = options.int8_weights, .half = options.half};
   how.metadata["octet.model"] = facts.dump();
   onnx::write_file(onnx::export_graph(graph, how), path);

@@ -9,9 +9,11 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/safetensors.h"
+#include "graph/passes.h"
 #include "kernels/device.h"
 #include "plan/lower.h"
 #include "plan/program_json.h"
+#include "quant/placement.h"
 #include "quant/quantize.h"
 
 namespace octet {
@@ -92,7 +94,20 @@ Plan compile(const Model& model, const CompileOptions& options) {
     QuantizeOptions quantize{
         .method = options.method, .float_embeddings = options.float_embeddings, .model_hash = source.info.hash};
     if (options.calibration) quantize.calibration = &*options.calibration;
-    facts["ranges"] = quantize_graph(graph, quantize);
+    if (source.info.quantizers == 0) {
+      facts["ranges"] = quantize_graph(graph, quantize);
+    } else if (options.calibration) {
+      fail(ErrorCode::invalid_argument, {.what = "cannot calibrate what is quantized already",
+                                         .expected = source.info.source + " has quantizers with their own ranges",
+                                         .hint = "leave the calibration out, or pass the float model"});
+    } else {
+      facts["ranges"] = "the file's own quantizers";
+    }
+  }
+  if (options.precision != Precision::int8 && source.info.quantizers > 0) {
+    set_state(graph, "*", false);
+    remove_off_quantizers(graph, true);
+    facts["ranges"] = "float; the file's quantizers are left out";
   }
   auto program = std::make_shared<Program>(lower(graph, {.target = state->target,
                                                          .float_type = float_type(options, state->target),

@@ -22,7 +22,13 @@ struct Model::State {
   ModelInfo info;
   int64_t pad_id = 0;
   std::optional<Tokenizer> tokenizer;
+  std::vector<std::string> notes;
 };
+
+/// Fills hash, parameters and quantizers of a graph's facts.
+void fingerprint(const Graph& graph, ModelInfo& info);
+/// Reads an .onnx file.
+std::shared_ptr<Model::State> load_onnx(const std::filesystem::path& path, const LoadOptions& options);
 
 struct Plan::State {
   std::shared_ptr<const Program> program;

@@ -32,6 +32,7 @@ void add_compile_options(CLI::App* verb, ModelSource* source) {
   verb->add_option("--device", source->device, "cpu, cuda or a target by name (default: cpu)");
   verb->add_option("--backend", source->backend,
                    "engine, or simulate: the fake-quant graph on float kernels; eval: or torch (default: engine)");
+  verb->add_option("--tokenizer", source->tokenizer, "Folder with the tokenizer of an .onnx file");
   verb->add_flag("--float-embeddings", source->float_embeddings, "Keep embedding tables in float");
 }
 
@@ -43,16 +44,13 @@ PathKind kind_of(const std::string& path) {
                                   .where = fmt::format("in {}", fs::current_path(error).string())});
   if (fs::is_directory(path, error)) return PathKind::folder;
   std::string extension = fs::path(path).extension().string();
-  if (extension == ".onnx")
-    refuse(ErrorCode::unsupported, {.what = fmt::format("cannot read {}", path),
-                                    .expected = "this build of octet does not read ONNX files",
-                                    .hint = "pass the Hugging Face folder that it was exported from"});
+  if (extension == ".onnx") return PathKind::folder;
   return extension == ".safetensors" ? PathKind::calibration : PathKind::plan;
 }
 
-Model load_model(const std::string& path) {
+Model load_model(const std::string& path, const std::string& tokenizer) {
   switch (kind_of(path)) {
-    case PathKind::folder: return Model::load(path);
+    case PathKind::folder: return Model::load(path, {.tokenizer = tokenizer});
     case PathKind::plan:
       refuse(ErrorCode::invalid_argument,
              {.what = fmt::format("cannot use {} here", path),
@@ -89,7 +87,7 @@ Plan compile_model(const Model& model, const ModelSource& source, const Console&
     refuse(ErrorCode::invalid_argument,
            {.what = fmt::format("unknown backend {}", source.backend), .expected = "expected engine or simulate"});
 
-  bool quantized = !source.calibration.empty() || options.simulate;
+  bool quantized = !source.calibration.empty() || options.simulate || model.info().quantizers > 0;
   options.precision = !source.precision.empty() ? parse_precision(source.precision)
                       : quantized               ? Precision::int8
                                                 : Precision::fp32;
@@ -119,7 +117,7 @@ Plan compile_model(const Model& model, const ModelSource& source, const Console&
 
 Plan load_plan(const ModelSource& source, const Console& console) {
   PathKind kind = kind_of(source.path);
-  if (kind != PathKind::plan) return compile_model(load_model(source.path), source, console);
+  if (kind != PathKind::plan) return compile_model(load_model(source.path, source.tokenizer), source, console);
   if (!source.precision.empty() || !source.calibration.empty() || !source.method.empty() || source.float_embeddings)
     refuse(ErrorCode::invalid_argument,
            {.what = fmt::format("{} is compiled already", source.path),

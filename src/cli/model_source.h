@@ -19,6 +19,7 @@ struct ModelSource {
   std::string method;       ///< chooses ranges again
   std::string device = "cpu";
   std::string backend = "engine";  ///< or "simulate"
+  std::string tokenizer;           ///< folder with the tokenizer of an .onnx file
   bool float_embeddings = false;
   int64_t max_length = 0;
   int64_t max_tokens = 0;
@@ -31,13 +32,13 @@ void add_compile_options(CLI::App* verb, ModelSource* source);
 std::string calibration_of(const ModelSource& source, const Console& console);
 
 /// A Hugging Face folder. Explains what other kinds of path are.
-Model load_model(const std::string& path);
+Model load_model(const std::string& path, const std::string& tokenizer = "");
 /// Loads a .octet file or compiles a folder. Notes what it decided by itself.
 Plan load_plan(const ModelSource& source, const Console& console);
 Plan compile_model(const Model& model, const ModelSource& source, const Console& console);
 
 enum class PathKind { folder, plan, calibration };
-/// Throws not_found (with near names), and unsupported for .onnx files.
+/// Throws not_found (with near names). An .onnx file is used like a folder.
 PathKind kind_of(const std::string& path);
 
 /// Throws io or invalid_argument when a file cannot be made at `path`: no such folder, or a folder itself. Long work

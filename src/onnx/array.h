@@ -1,0 +1,51 @@
+// Dense tensors of the interpreter: numbers are f32 or s64 in memory, whatever type the file gives them.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "onnx/file.h"
+
+namespace octet::onnx {
+
+struct Array {
+  ElemType type = ElemType::none;
+  Shape shape;
+  std::shared_ptr<const void> owner;
+  const float* f = nullptr;    ///< of float types
+  const int64_t* i = nullptr;  ///< of integers and booleans
+
+  bool real() const noexcept { return is_float(type); }
+  bool empty() const noexcept { return type == ElemType::none; }
+  int64_t count() const noexcept { return octet::count(shape); }
+  int64_t rank() const noexcept { return static_cast<int64_t>(shape.size()); }
+  std::span<const float> reals() const noexcept { return {f, static_cast<size_t>(count())}; }
+  std::span<const int64_t> integers() const noexcept { return {i, static_cast<size_t>(count())}; }
+  double at(int64_t index) const noexcept { return real() ? f[index] : static_cast<double>(i[index]); }
+
+  /// Zero-filled, and the pointer to fill it through.
+  static Array make(ElemType type, Shape shape, float** out);
+  static Array make(ElemType type, Shape shape, int64_t** out);
+  static Array of(std::vector<int64_t> values);
+  static Array scalar(float value);
+  /// A view where the file's type is f32 or int64, else converted.
+  static Array from(const TensorData& tensor);
+  /// The same elements under another shape.
+  Array reshaped(Shape to) const;
+};
+
+/// Most elements that one result may have.
+constexpr int64_t kMaxArray = int64_t{1} << 31;
+
+/// The results of one node. `where` leads the messages. Throws unsupported (an operator or a variant of it) and corrupt
+/// (inputs that do not fit).
+std::vector<Array> evaluate(const Node& node, const std::vector<Array>& inputs, int64_t opset);
+/// Whether `evaluate` has the operator.
+bool can_evaluate(const Node& node) noexcept;
+
+/// Numpy's rule; throws corrupt naming `node`.
+Shape broadcast(const Shape& a, const Shape& b, const Node& node);
+
+}  // namespace octet::onnx

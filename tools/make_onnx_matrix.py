@@ -1,6 +1,6 @@
 """Makes ONNX files of tiny random encoders with several exporters, with inputs and ONNX Runtime's outputs beside them.
 
-usage: make_onnx_matrix.py OUT    (needs torch, transformers, onnx, onnxruntime, onnxscript)
+usage: make_onnx_matrix.py OUT [tests/data/onnx]    (makes them; with a second folder copies the committed ones; needs torch, transformers, onnx, onnxruntime, onnxscript)
 
 Each case is OUT/NAME/model.onnx with test_data_set_0/{input,output}_N.pb. NAME is exporter-family-head; quantized ones
 have "q-" in it. `COMMITTED` are the ones in tests/data/onnx.
@@ -17,10 +17,11 @@ out = sys.argv[1]
 os.makedirs(out, exist_ok=True)
 SIZE = dict(vocab_size=80, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
             max_position_embeddings=40, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.4)
-COMMITTED = ["legacy-bert-cls", "legacy-roberta-cls", "legacy-distilbert-cls", "legacy-electra-encoder", "legacy-albert-cls",
-             "legacy-mpnet-encoder", "legacy-bert-qa", "dynamo-bert-cls", "dynamo-roberta-token", "dynamo-mpnet-encoder",
-             "ort1-bert-cls", "ort2-bert-cls", "ort99-roberta-cls", "q-dynamic-bert-cls", "q-qdq-u8s8-bert-cls",
-             "q-qdq-s8s8-bert-cls", "q-qop-bert-cls", "sentence-bert-encoder", "eager-bert-cls", "opset11-bert-cls"]
+COMMITTED = ["legacy-bert-cls", "legacy-electra-encoder", "legacy-albert-cls", "legacy-mpnet-encoder", "legacy-bert-qa",
+             "dynamo-bert-cls", "dynamo-roberta-token", "eager-roberta-cls", "opset11-distilbert-cls", "sentence-bert-encoder",
+             "ort1-bert-cls", "ort2-roberta-cls", "ort99-distilbert-cls", "fused-bert-cls", "fused-roberta-cls",
+             "q-dynamic-bert-cls", "q-dynamic-u8-roberta-cls", "q-qdq-u8s8-roberta-cls", "q-qdq-s8s8-roberta-cls",
+             "q-qop-roberta-cls"]
 
 
 def models(attention):
@@ -36,7 +37,7 @@ def models(attention):
         "distilbert-cls": T.DistilBertForSequenceClassification(distil),
         "electra-encoder": T.ElectraModel(T.ElectraConfig(embedding_size=8, **SIZE, **kw)),
         "albert-cls": T.AlbertForSequenceClassification(T.AlbertConfig(embedding_size=8, num_labels=3, **SIZE, **kw)),
-        "mpnet-encoder": T.MPNetModel(T.MPNetConfig(relative_attention_num_buckets=8, **SIZE)),
+        "mpnet-encoder": T.MPNetModel(T.MPNetConfig(relative_attention_num_buckets=32, **SIZE)),
     }
     for model in made.values():
         for name, p in model.named_parameters():
@@ -121,8 +122,6 @@ def export(model, name, path, dynamo, opset, pool=None):
     names = ["input_ids", "attention_mask", "token_type_ids"][:len(args)]
     if dynamo:
         shapes = {n: {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", min=2, max=38)} for n in names}
-        if not typed:
-            shapes["token_type_ids"] = None
         torch.onnx.export(wrapped, args, path, input_names=names, opset_version=opset, dynamo=True, dynamic_shapes=shapes,
                           external_data=False, verbose=False)
     else:
@@ -201,8 +200,14 @@ def main():
             extra = {"ActivationSymmetric": case == "s8s8", "WeightSymmetric": True}
             title = f"q-qdq-{case}-{name}" if case != "qop" else f"q-qop-{name}"
             attempt(title, lambda: (quantize_static(src, q, Rows(src, name), quant_format=fmt, activation_type=act,
-                                                    weight_type=QuantType.QInt8, per_channel=per, extra_options=extra),
+                                                    weight_type=QuantType.QInt8, per_channel=per, extra_options=extra,
+                                                    op_types_to_quantize=["MatMul", "Gemm", "Gather"]),
                                     keep(q, title, name)))
 
 
-main()
+if len(sys.argv) > 2:  # copies the committed ones
+    for case in COMMITTED:
+        if os.path.isdir(f"{out}/{case}"):
+            shutil.copytree(f"{out}/{case}", f"{sys.argv[2]}/{case}", dirs_exist_ok=True)
+else:
+    main()

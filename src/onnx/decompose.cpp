@@ -1,6 +1,409 @@
 // One function an operator, each writing nodes in the place of the fused one.
 #include "onnx/decompose.h"
 
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "core/error.h"
+
 namespace octet::onnx {
-void decompose(File&) {}
+
+namespace {
+
+class Decomposer {
+ public:
+  explicit Decomposer(File& file) : file_(file) {
+    for (const TensorData& t : file.graph.initializers) shapes_[t.name] = t.data.empty() ? Shape{} : t.data.shape();
+  }
+
+  void run() {
+    std::vector<Node> nodes = std::move(file_.graph.nodes);
+    file_.graph.nodes.clear();
+    for (const Node& node : nodes)
+      if (!node.outputs.empty()) makers_[node.outputs[0]] = node;
+    for (Node& node : nodes) {
+      node_ = &node;
+      base_ = !node.name.empty() ? node.name : node.outputs.empty() ? node.op : node.outputs[0];
+      count_ = 0;
+      if (!fused()) file_.graph.nodes.push_back(std::move(node));
+    }
+  }
+
+ private:
+  bool has(size_t i) const { return !node_->input(i).empty(); }
+  const std::string& in(size_t i) const { return node_->input(i); }
+  std::string out(size_t i = 0) const { return i < node_->outputs.size() ? node_->outputs[i] : ""; }
+
+  static Attribute integer(const char* name, int64_t v) {
+    Attribute a;
+    a.kind = Attribute::Kind::integer, a.name = name, a.integer = v;
+    return a;
+  }
+  static Attribute integers(const char* name, std::vector<int64_t> v) {
+    Attribute a;
+    a.kind = Attribute::Kind::integers, a.name = name, a.integers = std::move(v);
+    return a;
+  }
+  static Attribute number(const char* name, double v) {
+    Attribute a;
+    a.kind = Attribute::Kind::number, a.name = name, a.number = v;
+    return a;
+  }
+  static Attribute text(const char* name, const std::string& v) {
+    Attribute a;
+    a.kind = Attribute::Kind::text, a.name = name, a.text = v;
+    return a;
+  }
+  std::string add(const std::string& op, std::vector<std::string> inputs, std::vector<Attribute> attributes = {},
+                  const std::string& result = "") {
+    Node n;
+    n.op = op;
+    n.name = base_;
+    n.inputs = std::move(inputs);
+    n.attributes = std::move(attributes);
+    n.outputs = {result.empty() ? base_ + "::" + std::to_string(++count_) : result};
+    file_.graph.nodes.push_back(std::move(n));
+    return file_.graph.nodes.back().outputs[0];
+  }
+  std::string constant(const std::vector<int64_t>& values, bool scalar = false) {
+    std::byte* bytes = nullptr;
+    Tensor t = Tensor::allocate(DType::s64, scalar ? Shape{} : Shape{static_cast<int64_t>(values.size())}, &bytes);
+    std::memcpy(bytes, values.data(), values.size() * 8);
+    std::string name = base_ + "::constant_" + std::to_string(++count_);
+    file_.graph.initializers.push_back({name, ElemType::s64, t});
+    return name;
+  }
+  std::string constant(float value) {
+    std::string name = base_ + "::constant_" + std::to_string(++count_);
+    file_.graph.initializers.push_back({name, ElemType::f32, Tensor::scalar(value)});
+    return name;
+  }
+  std::string unsqueeze(const std::string& x, const std::vector<int64_t>& axes) {
+    if (file_.opset() < 13) return add("Unsqueeze", {x}, {integers("axes", axes)});
+    return add("Unsqueeze", {x, constant(axes)});
+  }
+
+  bool fused() {
+    const std::string& op = node_->op;
+    if (node_->domain.empty()) {
+      if (op == "QLinearMatMul") return qlinear("MatMul", 2, 6);
+      if (op == "LayerNormalization" && node_->outputs.size() > 1 && !out(1).empty()) return false;
+      return false;
+    }
+    if (node_->domain != "com.microsoft") return false;
+    if (op == "Gelu" || op == "FastGelu" || op == "BiasGelu") {
+      std::string x = has(1) ? add("Add", {in(0), in(1)}) : in(0);
+      return gelu(x, op == "FastGelu", out());
+    }
+    if (op == "FusedMatMul") return fused_matmul();
+    if (op == "FusedGemm") return fused_gemm();
+    if (op == "SkipLayerNormalization") return skip_norm();
+    if (op == "EmbedLayerNormalization") return embed_norm();
+    if (op == "Attention") return attention();
+    if (op == "MultiHeadAttention") return multi_head();
+    if (op == "QAttention") return quantized_attention();
+    if (op == "QLinearAdd") return qlinear("Add", 2, 6);
+    if (op == "QLinearMul") return qlinear("Mul", 2, 6);
+    if (op == "QLinearSigmoid") return qlinear("Sigmoid", 1, 3);
+    if (op == "QLinearSoftmax") {
+      std::string x = add("DequantizeLinear", {in(0), in(1), in(2)});
+      int64_t opset = node_->integer("opset", 13);
+      std::string y = add("Softmax", {x}, {integer("axis", node_->integer("axis", opset < 13 ? 1 : -1))});
+      return quantized(y, in(3), in(4));
+    }
+    if (op == "QLinearConcat") return false;
+    if (op == "QGemm") return qgemm();
+    if (op == "DynamicQuantizeMatMul") return dynamic_matmul();
+    if (op == "MatMulIntegerToFloat") return integer_to_float();
+    return false;
+  }
+
+  // Written out where the opset has no node for it.
+  bool gelu(const std::string& x, bool tanh_form, const std::string& result) {
+    if (!tanh_form) {
+      std::string e = add("Erf", {add("Div", {x, constant(1.4142135623730951f)})});
+      std::string m = add("Mul", {x, add("Add", {e, constant(1.0f)})});
+      add("Mul", {m, constant(0.5f)}, {}, result);
+      return true;
+    }
+    std::string cube = add("Mul", {add("Pow", {x, constant(3.0f)}), constant(0.044715f)});
+    std::string inner = add("Mul", {add("Add", {x, cube}), constant(0.7978845608028654f)});
+    std::string m = add("Mul", {x, add("Add", {add("Tanh", {inner}), constant(1.0f)})});
+    add("Mul", {m, constant(0.5f)}, {}, result);
+    return true;
+  }
+
+  bool fused_matmul() {
+    std::string a = in(0), b = in(1);
+    if (node_->integer("transBatchA", 0) || node_->integer("transBatchB", 0)) return false;
+    // A transpose of the last two axes needs the rank: attention's is 4, a weight's is known.
+    auto turn = [&](const std::string& x) {
+      auto held = shapes_.find(x);
+      std::vector<int64_t> perm{0, 1, 3, 2};
+      if (held != shapes_.end()) {
+        perm.clear();
+        for (size_t d = 0; d < held->second.size(); ++d) perm.push_back(static_cast<int64_t>(d));
+        if (perm.size() > 1) std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
+      }
+      return add("Transpose", {x}, {integers("perm", perm)});
+    };
+    if (node_->integer("transA", 0)) a = turn(a);
+    if (node_->integer("transB", 0)) b = turn(b);
+    auto alpha = static_cast<float>(node_->number("alpha", 1));
+    if (alpha == 1.0f) return add("MatMul", {a, b}, {}, out()), true;
+    add("Mul", {add("MatMul", {a, b}), constant(alpha)}, {}, out());
+    return true;
+  }
+
+  bool fused_gemm() {
+    std::string activation = node_->text("activation", "");
+    if (activation != "Tanh" && activation != "Relu" && activation != "Gelu" && activation != "Sigmoid") return false;
+    std::vector<Attribute> kept;
+    for (const Attribute& a : node_->attributes)
+      if (!a.name.starts_with("activation")) kept.push_back(a);
+    std::string y = add("Gemm", node_->inputs, kept);
+    if (activation == "Gelu") return gelu(y, false, out());
+    add(activation, {y}, {}, out());
+    return true;
+  }
+
+  std::string norm(const std::string& x, const std::string& gamma, const std::string& beta, double epsilon,
+                   const std::string& result) {
+    std::vector<std::string> inputs{x, gamma};
+    if (!beta.empty()) inputs.push_back(beta);
+    return add("LayerNormalization", inputs, {integer("axis", -1), number("epsilon", epsilon)}, result);
+  }
+
+  bool skip_norm() {
+    std::string x = has(4) ? add("Add", {in(0), in(4)}) : in(0);
+    std::string sum = add("Add", {x, in(1)}, {}, out(3));
+    norm(sum, in(2), in(3), node_->number("epsilon", 1e-12), out());
+    return true;
+  }
+
+  bool embed_norm() {
+    // ids, segments, words, positions, segment table, gamma, beta, mask, position ids
+    std::string x = add("Gather", {in(2), in(0)});
+    if (has(1) && has(4)) x = add("Add", {x, add("Gather", {in(4), in(1)})});
+    std::string places = has(8) ? in(8) : "";
+    if (places.empty()) {
+      std::string length = add("Gather", {add("Shape", {in(0)}), constant({1}, true)});
+      places = unsqueeze(add("Range", {constant({0}, true), length, constant({1}, true)}), {0});
+    }
+    x = add("Add", {x, add("Gather", {in(3), places})}, {}, out(2));
+    norm(x, in(5), in(6), node_->number("epsilon", 1e-12), out(0));
+    // The mask's index is the mask itself for the operators behind it.
+    if (!out(1).empty()) {
+      if (has(7)) add("Identity", {in(7)}, {}, out(1));
+      else add("Identity", {constant({0})}, {}, out(1));
+      masks_[out(1)] = has(7);
+    }
+    return true;
+  }
+
+  /// [batch, sequence, heads * d] -> [batch, heads, sequence, d].
+  std::string heads_of(const std::string& x, int64_t heads, int64_t d) {
+    std::string shaped = add("Reshape", {x, constant({0, 0, heads, d})});
+    return add("Transpose", {shaped}, {integers("perm", {0, 2, 1, 3})});
+  }
+
+  void attend(const std::string& q, const std::string& k, const std::string& v, const std::string& mask,
+              const std::string& bias, double scale, int64_t hidden, const std::string& result) {
+    std::string turned = add("Transpose", {k}, {integers("perm", {0, 1, 3, 2})});
+    std::string s = add("Mul", {add("MatMul", {q, turned}), constant(static_cast<float>(scale))});
+    if (!bias.empty()) s = add("Add", {s, bias});
+    if (!mask.empty()) {
+      std::string real = add("Cast", {unsqueeze(mask, {1, 2})}, {integer("to", 1)});
+      std::string off = add("Mul", {add("Sub", {constant(1.0f), real}), constant(-10000.0f)});
+      s = add("Add", {s, off});
+    }
+    std::string c = add("MatMul", {add("Softmax", {s}, {integer("axis", 3)}), v});
+    c = add("Transpose", {c}, {integers("perm", {0, 2, 1, 3})});
+    add("Reshape", {c, constant({0, 0, hidden})}, {}, result);
+  }
+
+  /// The mask [batch, sequence]. Lengths of rows, which are sums of it, stand for what they sum.
+  void usable_mask(size_t input, std::string* mask) const {
+    if (!has(input)) return;
+    std::string name = in(input);
+    auto found = masks_.find(name);
+    if (found != masks_.end() && !found->second) return;
+    for (auto maker = makers_.find(name); maker != makers_.end() && !maker->second.inputs.empty();
+         maker = makers_.find(name)) {
+      if (maker->second.op == "ReduceSum") {
+        *mask = maker->second.inputs[0];
+        return;
+      }
+      if (maker->second.op != "Cast") break;
+      name = maker->second.inputs[0];
+    }
+    *mask = in(input);
+  }
+
+  bool attention() {
+    // input, weights [K, 3N], bias, mask, past, relative bias
+    auto weight = shapes_.find(in(1));
+    int64_t heads = node_->integer("num_heads", 0);
+    if (weight == shapes_.end() || weight->second.size() != 2 || heads < 1 || has(4) || has(6) ||
+        node_->integer("unidirectional", 0) || node_->find("qkv_hidden_sizes") != nullptr)
+      return false;
+    std::string x = add("MatMul", {in(0), in(1)});
+    if (has(2)) x = add("Add", {x, in(2)});
+    return split_attention(x, weight->second[1] / 3, heads, 3, has(5) ? in(5) : "");
+  }
+
+  bool split_attention(const std::string& x, int64_t hidden, int64_t heads, size_t mask_input,
+                       const std::string& bias) {
+    if (hidden < 1 || hidden % heads != 0) return false;
+    int64_t d = hidden / heads;
+    Node split;
+    split.op = "Split";
+    split.name = base_;
+    split.inputs = {x};
+    split.attributes = {integer("axis", 2)};
+    if (file_.opset() < 13) split.attributes.push_back(integers("split", {hidden, hidden, hidden}));
+    else split.inputs.push_back(constant({hidden, hidden, hidden}));
+    for (const char* part : {"::q", "::k", "::v"}) split.outputs.push_back(base_ + part);
+    file_.graph.nodes.push_back(split);
+    std::string mask;
+    usable_mask(mask_input, &mask);
+    double scale = node_->number("scale", 0) > 0 ? node_->number("scale", 0) : 1.0 / std::sqrt(static_cast<double>(d));
+    attend(heads_of(split.outputs[0], heads, d), heads_of(split.outputs[1], heads, d),
+           heads_of(split.outputs[2], heads, d), mask, bias, scale, hidden, out());
+    return true;
+  }
+
+  bool multi_head() {
+    // query, key, value, bias [3N], mask, relative bias
+    int64_t heads = node_->integer("num_heads", 0), hidden = 0;
+    if (heads < 1 || !has(1) || !has(2) || has(6) || has(7)) return false;
+    std::string q = in(0), k = in(1), v = in(2);
+    if (has(3)) {
+      auto bias = shapes_.find(in(3));
+      if (bias == shapes_.end() || bias->second.size() != 1 || bias->second[0] % 3 != 0) return false;
+      hidden = bias->second[0] / 3;
+      int64_t at = 0;
+      for (std::string* x : {&q, &k, &v}) {
+        std::string part = add("Slice", {in(3), constant({at}), constant({at + hidden}), constant({0})});
+        *x = add("Add", {*x, part});
+        at += hidden;
+      }
+    }
+    // Without a bias the width shows only in the shape: -1 splits it.
+    auto split = [&](const std::string& x) {
+      std::string shaped = add("Reshape", {x, constant({0, 0, heads, -1})});
+      return add("Transpose", {shaped}, {integers("perm", {0, 2, 1, 3})});
+    };
+    std::string mask;
+    usable_mask(4, &mask);
+    double scale = node_->number("scale", 0);
+    std::string hq = split(q), hk = split(k), hv = split(v);
+    if (scale <= 0) {
+      if (hidden == 0) return false;
+      scale = 1.0 / std::sqrt(static_cast<double>(hidden / heads));
+    }
+    if (hidden == 0) hidden = -1;
+    attend(hq, hk, hv, mask, has(5) ? in(5) : "", scale, hidden, out());
+    return true;
+  }
+
+  // ------------------------------------------------------------ integers
+  bool quantized(const std::string& y, const std::string& scale, const std::string& zero) {
+    std::vector<std::string> inputs{y, scale};
+    if (!zero.empty()) inputs.push_back(zero);
+    add("QuantizeLinear", inputs, {}, out());
+    return true;
+  }
+  /// `operands` triples of value, scale and zero point, then the result's scale and zero point.
+  bool qlinear(const std::string& op, size_t operands, size_t result) {
+    std::vector<std::string> inputs;
+    for (size_t i = 0; i < operands; ++i) {
+      std::vector<std::string> triple{in(3 * i), in(3 * i + 1)};
+      if (has(3 * i + 2)) triple.push_back(in(3 * i + 2));
+      inputs.push_back(add("DequantizeLinear", triple, {integer("axis", 1)}));
+    }
+    return quantized(add(op, inputs), in(result), in(result + 1));
+  }
+  bool qgemm() {
+    // A, scale, zero, B, scale, zero, C (int32 at both scales), scale, zero of the result
+    std::string a = add("DequantizeLinear", {in(0), in(1), in(2)});
+    int64_t turned = node_->integer("transB", 0);
+    std::string b = add("DequantizeLinear", {in(3), in(4), in(5)}, {integer("axis", turned ? 0 : 1)});
+    std::vector<std::string> inputs{a, b};
+    if (has(6)) {
+      std::string scale = add("Mul", {in(1), in(4)});
+      inputs.push_back(add("Mul", {add("Cast", {in(6)}, {integer("to", 1)}), scale}));
+    }
+    std::vector<Attribute> kept{integer("transB", turned), integer("transA", node_->integer("transA", 0)),
+                                number("alpha", node_->number("alpha", 1))};
+    if (!has(7)) return add("Gemm", inputs, kept, out()), true;
+    return quantized(add("Gemm", inputs, kept), in(7), in(8));
+  }
+  std::string dynamic_product(const std::string& x, const std::string& b, const std::string& b_scale,
+                              const std::string& b_zero, const std::string& result) {
+    Node q;
+    q.op = "DynamicQuantizeLinear";
+    q.name = base_;
+    q.inputs = {x};
+    q.outputs = {base_ + "::x", base_ + "::x_scale", base_ + "::x_zero"};
+    file_.graph.nodes.push_back(q);
+    std::vector<std::string> inputs{q.outputs[0], b, q.outputs[2]};
+    if (!b_zero.empty()) inputs.push_back(b_zero);
+    std::string y = add("Cast", {add("MatMulInteger", inputs)}, {integer("to", 1)});
+    std::string scale = add("Mul", {q.outputs[1], b_scale});
+    return add("Mul", {y, scale}, {}, result);
+  }
+  bool dynamic_matmul() {
+    // A, B, B's scale, B's zero point, bias
+    if (!has(4)) return dynamic_product(in(0), in(1), in(2), in(3), out()), true;
+    add("Add", {dynamic_product(in(0), in(1), in(2), in(3), ""), in(4)}, {}, out());
+    return true;
+  }
+  bool integer_to_float() {
+    // A, B, scales, zero points, bias. A comes from a DynamicQuantizeLinear, or has constant scales.
+    std::vector<std::string> inputs{in(0), in(1)};
+    if (has(4)) inputs.push_back(in(4));
+    if (has(5)) {
+      if (!has(4)) return false;
+      inputs.push_back(in(5));
+    }
+    std::string y = add("Cast", {add("MatMulInteger", inputs)}, {integer("to", 1)});
+    std::string scale = add("Mul", {in(2), in(3)});
+    if (!has(6)) return add("Mul", {y, scale}, {}, out()), true;
+    add("Add", {add("Mul", {y, scale}), in(6)}, {}, out());
+    return true;
+  }
+  bool quantized_attention() {
+    // input, weight, bias, input scale, weight scale, mask, input zero, weight zero
+    auto weight = shapes_.find(in(1));
+    int64_t heads = node_->integer("num_heads", 0);
+    if (weight == shapes_.end() || weight->second.size() != 2 || heads < 1 || has(8) ||
+        node_->integer("unidirectional", 0))
+      return false;
+    std::vector<std::string> integers_in{in(0), in(1)};
+    if (has(6)) integers_in.push_back(in(6));
+    if (has(7)) {
+      if (!has(6)) return false;
+      integers_in.push_back(in(7));
+    }
+    std::string y = add("Cast", {add("MatMulInteger", integers_in)}, {integer("to", 1)});
+    y = add("Mul", {y, add("Mul", {in(3), in(4)})});
+    if (has(2)) y = add("Add", {y, in(2)});
+    return split_attention(y, weight->second[1] / 3, heads, 5, "");
+  }
+
+  File& file_;
+  const Node* node_ = nullptr;
+  std::string base_;
+  int count_ = 0;
+  std::map<std::string, Shape> shapes_;
+  std::map<std::string, Node> makers_;
+  std::map<std::string, bool> masks_;  // outputs of embedding norms that stand for masks
+};
+
+}  // namespace
+
+void decompose(File& file) { Decomposer(file).run(); }
+
 }  // namespace octet::onnx

@@ -9,6 +9,9 @@
 
 namespace octet::onnx {
 
+// Of a value's length_power: numbers that depend on the length in another way.
+constexpr int kPlaces = 100;
+
 Poly operator+(const Poly& x, const Poly& y) { return {x.n + y.n, x.b + y.b, x.l + y.l, x.bl + y.bl}; }
 Poly operator-(const Poly& x, const Poly& y) { return {x.n - y.n, x.b - y.b, x.l - y.l, x.bl - y.bl}; }
 
@@ -171,6 +174,10 @@ std::vector<Poly> Raiser::polys(const Value& v) const {
   if (v.kind != Value::Kind::known || !plain(v)) refuse("a shape depends on the text");
   std::vector<Poly> out;
   for (int64_t i = 0; i < v.data.count(); ++i) {
+    if (!v.data.real()) {
+      out.push_back({v.data.i[i]});
+      continue;
+    }
     double number = v.data.at(i);
     if (v.data.real() && number != std::floor(number)) refuse("a shape is not whole");
     out.push_back({static_cast<int64_t>(number)});
@@ -409,8 +416,26 @@ std::vector<Value> Raiser::shape_arithmetic(bool* done) {
   }
   bool sums = op == "Add" || op == "Sub" || op == "Mul" || op == "Div", compares = op == "Equal";
   if (sums || compares) {
-    if ((arg(0).kind != Kind::extents && !plain(arg(0))) || (arg(1).kind != Kind::extents && !plain(arg(1))))
-      return *done = false, std::vector<Value>{};
+    bool knowns = (arg(0).kind == Kind::extents || arg(0).kind == Kind::known) &&
+                  (arg(1).kind == Kind::extents || arg(1).kind == Kind::known);
+    if (knowns && ((arg(0).kind == Kind::known && !plain(arg(0))) || (arg(1).kind == Kind::known && !plain(arg(1))))) {
+      // Numbers of places in a flat mask: only a look-up in what is the same everywhere may read them.
+      std::vector<Value> both;
+      for (size_t i = 0; i < 2; ++i) {
+        if (arg(i).kind == Kind::known) {
+          both.push_back(arg(i));
+          continue;
+        }
+        std::vector<int64_t> numbers;
+        for (const Poly& p : arg(i).numbers) numbers.push_back(concrete(p));
+        Array a = Array::of(numbers);
+        both.push_back(known(arg(i).scalar ? a.reshaped({}) : a));
+        both.back().length_power = kPlaces;
+      }
+      in_ = {&both[0], &both[1]};
+      return compute_known();
+    }
+    if (!knowns) return *done = false, std::vector<Value>{};
     std::vector<Poly> a = polys(arg(0)), b = polys(arg(1)), out;
     std::vector<int64_t> flags;
     size_t n = std::max(a.size(), b.size());
@@ -488,12 +513,14 @@ std::vector<Value> Raiser::compute_known() {
     int power = 0;
     std::vector<Array> data;
     for (const Value* v : inputs) {
-      if (v->length_power != 0 && !(op == "Cast" || op == "Clip" || op == "Max" || op == "Mul"))
+      if (v->length_power != 0 && v->length_power < kPlaces &&
+          !(op == "Cast" || op == "Clip" || op == "Max" || op == "Mul"))
         refuse("it counts tokens in a way that octet cannot follow");
       power += v->length_power;
       data.push_back(v->data);
     }
-    if (op == "Max" || op == "Clip") power = std::min(power, 1);
+    if (power >= kPlaces) power = kPlaces;
+    else if (op == "Max" || op == "Clip") power = std::min(power, 1);
     std::vector<const Value*> shaped;
     for (const Value* v : inputs)
       if (v->kind == Value::Kind::known) shaped.push_back(v);
@@ -506,6 +533,9 @@ std::vector<Value> Raiser::compute_known() {
     note_columns(inputs, &out);
     return {out};
   }
+  double same = 0;
+  if (op == "GatherElements" && constant_value(*inputs[0], &same))
+    return {uniform(same, inputs[0]->data.type, inputs[1]->shape)};
   bool all_plain = true;
   for (const Value* v : inputs) all_plain = all_plain && (v->kind == Value::Kind::none || plain(*v));
   if (op == "Transpose" && arg(0).shape.size() == 2 && !arg(0).origin.empty() && all_plain) {
@@ -591,6 +621,16 @@ Value Raiser::known_shaping(const std::vector<const Value*>& inputs) {
       }
     }
     return out;
+  }
+  if (op == "Flatten") {
+    int64_t axis = node_->integer("axis", 1);
+    if (axis < 0) axis += static_cast<int64_t>(x.shape.size());
+    std::vector<Poly> to{{1}, {1}};
+    for (size_t d = 0; d < x.shape.size(); ++d) {
+      Poly& p = to[static_cast<int64_t>(d) < axis ? 0 : 1];
+      if (!multiply(p, x.shape[d], &p)) refuse("an extent that octet cannot follow");
+    }
+    return known_reshape(x, to);
   }
   if (op == "Transpose") {
     std::vector<int64_t> perm = node_->integers("perm");
@@ -773,6 +813,12 @@ Value Raiser::known_gather(const std::vector<const Value*>& inputs) {
   Value out;
   out.kind = Value::Kind::known;
   out.node_name = index.node_name;
+  if (index.length_power != 0) {
+    if (axis != 0 || x.data.count() != 1) refuse("it looks up by places that octet cannot follow");
+    std::vector<Poly> shape = index.shape;
+    shape.insert(shape.end(), x.shape.begin() + 1, x.shape.end());
+    return uniform(x.data.at(0), x.data.type, shape);
+  }
   Array table = x.shape.empty() ? x.data : whole(x, axis);
   if (x.shape.empty()) refuse("it looks up in a number");
   int64_t rows = table.shape[axis], highest = -1;

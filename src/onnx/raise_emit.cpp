@@ -252,7 +252,7 @@ void Raiser::finish() {
     if (found == scope_.end()) fail(ErrorCode::corrupt, {.what = "output " + output.name + " is never computed"});
     if (found->second.kind != Kind::view)
       refuse("output " + output.name + " is no result of text that octet can follow");
-    outs.push_back({output.name, found->second});
+    outs.push_back({output.name, released(found->second)});
   }
   // Start and end scores are the columns of one product.
   if (outs.size() == 2 && outs[0].value.product && outs[0].value.product == outs[1].value.product &&

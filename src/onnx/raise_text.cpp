@@ -22,8 +22,30 @@ bool has_kind(const Axis& axis, char kind) {
 
 }  // namespace
 
+Value Raiser::released(const Value& x) {
+  if (!x.held) return x;
+  Value plain = x;
+  plain.held = nullptr;
+  return fake_quant(plain, x.held->scale, x.held->zero, x.held->data.type, static_cast<int64_t>(x.held->add),
+                    x.held->node_name);
+}
+
 std::vector<Value> Raiser::compute_text() {
   const std::string& op = node_->op;
+  std::vector<Value> free(in_.size());
+  for (size_t i = 0; i < in_.size(); ++i) {
+    if (!in_[i]->held) continue;
+    int64_t width = 0;
+    const Value* other = op == "Add" ? in_[1 - i] : nullptr;
+    if (other != nullptr && other->kind == Kind::known && vector_along_features(*other, *in_[i], &width)) {
+      notes_.push_back("quantizer " + in_[i]->held->node_name + " between a product and its bias is left out");
+      free[i] = *in_[i];
+      free[i].held = nullptr;
+    } else {
+      free[i] = released(*in_[i]);
+    }
+    in_[i] = &free[i];
+  }
   if (op == "Reshape") return {reshape_view(arg(0), polys(arg(1)))};
   if (op == "Flatten") {
     std::vector<Poly> all = shape_of(arg(0)), to{{1}, {1}};
@@ -54,6 +76,9 @@ std::vector<Value> Raiser::compute_text() {
   if (op == "DynamicQuantizeLinear") return dynamic_quantize();
   if (op == "MatMulInteger") return {matmul_integer()};
   if (op == "LayerNormalization" || op == "LpNormalization") return {normalized()};
+  double same = 0;
+  if (op == "GatherElements" && constant_value(arg(0), &same))
+    return {uniform(same, arg(0).data.type, shape_of(arg(1)))};
   const Value& x = arg(0);
   if (op == "Sqrt" && x.kind == Kind::variance) {
     Value y = x;
@@ -185,7 +210,16 @@ Value Raiser::reshape_view(const Value& x, std::vector<Poly> to) {
       atoms[next].extent /= left.n;
       product = target;
     }
-    if (!(product == target)) refuse("a reshape that octet cannot follow");
+    if (!(product == target)) {
+      std::string shapes;
+      for (const auto* list : {&have, &to}) {
+        shapes += shapes.empty() ? " from" : " to";
+        for (const Poly& p : *list)
+          shapes += " " + std::to_string(p.n) + "+" + std::to_string(p.b) + "B+" + std::to_string(p.l) + "L+" +
+                    std::to_string(p.bl) + "BL";
+      }
+      refuse("a reshape that octet cannot follow," + shapes);
+    }
     axes.push_back(std::move(axis));
   }
   for (; next < atoms.size(); ++next) {
@@ -331,7 +365,16 @@ Value Raiser::slice_text() {
 
 // ---------------------------------------------------------------- embeddings
 Value Raiser::embed(const Value& table, const Value& index) {
-  if (table.shape.size() != 2 || !table.data.real() || table.turned || node_->integer("axis", 0) != 0)
+  if (table.shape.size() == 2 && !table.data.real() && index.kind != Kind::known && !table.turned) {
+    Value y;  // integers that are dequantized after the look-up
+    y.kind = Kind::quantized;
+    y.inner = std::make_shared<Value>(index);
+    y.plain = std::make_shared<Value>(table);
+    y.node_name = node_name(*node_);
+    return y;
+  }
+  if (table.shape.size() != 2 || !table.data.real() || table.turned ||
+      (node_->op == "Gather" && node_->integer("axis", 0) != 0))
     refuse("a look-up that octet cannot follow");
   ValueId rows = kNone;
   if (index.kind == Kind::index) {
@@ -697,7 +740,15 @@ Value Raiser::add_known(const Value& x, const Value& k, double sign) {
     ValueId sum = emit(octet::Op::add, node_name(*node_), {settle_plain(x), id}, {}, order_);
     return view_of(sum, settled(x).axes, 't');
   }
-  if (x.form == 't' && sign > 0 && k.data.count() == width) {
+  bool embedded = x.id != kNone && graph_.producer(x.id) >= 0;
+  if (embedded) {
+    octet::Op maker = graph_.node(static_cast<size_t>(graph_.producer(x.id))).op;
+    embedded = maker == octet::Op::embedding || maker == octet::Op::add;
+  }
+  for (const ValueInfo& input : file_.graph.inputs)
+    if (input.name.find("type") != std::string::npos || input.name.find("segment") != std::string::npos)
+      embedded = false;
+  if (x.form == 't' && sign > 0 && k.data.count() == width && embedded) {
     Value table = known(k.data.reshaped({1, width}));
     std::string name = node_name(*node_) + ".table";
     ValueId id = emit(octet::Op::embedding, name, {weight(table, name, {}, order_), types_}, {}, order_);
@@ -772,6 +823,15 @@ Value Raiser::multiply_values(const Value& a, const Value& b) {
     w.quant = quant;
     w.turned = false;
     Value x = view_of(p.id, p.axes, p.form);
+    bool asymmetric = false;
+    for (int64_t i = 0; !quant->zero.empty() && i < quant->zero.count(); ++i)
+      asymmetric = asymmetric || quant->zero.i[i] != (quant->type == ElemType::u8 ? 128 : 0);
+    if (asymmetric) {
+      // No kernel multiplies weights with a zero point: they stay what they dequantize to.
+      x.id = graph_.node(static_cast<size_t>(graph_.producer(p.id))).input(0);
+      static const char* kWhy = "weights with a zero point are multiplied in float";
+      if (std::find(notes_.begin(), notes_.end(), kWhy) == notes_.end()) notes_.emplace_back(kWhy);
+    }
     int keep = order_;
     Value y = linear(x, w, false, p.node_name);
     order_ = keep;
@@ -862,7 +922,8 @@ Value Raiser::multiply_known(const Value& x, const Value& k) {
 Value Raiser::divide_values(const Value& a, const Value& b) {
   double number = 0;
   if (b.kind == Kind::known && b.length_power == 1 && a.kind == Kind::view && a.sum_length == 1) {
-    if (b.data.count() != 1 || b.data.at(0) != 1) refuse("a mean that octet cannot follow");
+    for (int64_t i = 0; i < b.data.count(); ++i)
+      if (b.data.at(i) != 1) refuse("a mean that octet cannot follow");
     Value y = a;
     y.sum_length = 0;
     return y;
@@ -1092,6 +1153,19 @@ Value Raiser::dequantize() {
     q->order = order;
     return q;
   };
+  if (x.kind == Kind::quantized && x.plain) {
+    if (arg(1).data.count() != 1) refuse("a table with scales that octet cannot follow");
+    Value table = *x.plain;
+    std::vector<Array> inputs{table.data, arg(1).data};
+    if (has(2)) inputs.push_back(arg(2).data);
+    std::string origin = table.origin;
+    ElemType type = table.data.type;
+    table.data = evaluate(*node_, inputs, file_.opset())[0];
+    int64_t* none = nullptr;
+    Array zero = has(2) ? arg(2).data.reshaped({}) : Array::make(type, {}, &none);
+    table.quant = make_quant(x.node_name + "._weight_quantizer", arg(1).data.reshaped({}), zero, -1, 2, order_);
+    return embed(table, *x.inner);
+  }
   if (x.kind == Kind::quantized) {
     const Array &a = x.scale, &b = arg(1).data;
     bool same = a.count() == b.count() && std::equal(a.f, a.f + a.count(), b.f);
@@ -1125,6 +1199,16 @@ Value Raiser::dequantize() {
       for (size_t d = 0; d < out.shape.size(); ++d) out.data = out.data;
       return out;
     }
+    if (x.inner->kind == Kind::view && x.inner->product && !x.inner->product->is_scores &&
+        x.inner->product->bias.empty() && x.scale.count() == 1) {
+      Value y = *x.inner;
+      y.held = std::make_shared<Value>();
+      y.held->scale = x.scale, y.held->zero = x.zero;
+      y.held->data.type = x.zero.type;
+      y.held->add = -1;
+      y.held->node_name = x.node_name;
+      return y;
+    }
     return fake_quant(*x.inner, x.scale, x.zero, x.zero.type, x.scale.count() == 1 ? -1 : axis, x.node_name);
   }
   if (x.kind != Kind::known) refuse("it dequantizes what is not quantized");
@@ -1133,6 +1217,7 @@ Value Raiser::dequantize() {
   if (has(2)) inputs.push_back(arg(2).data);
   Value out = known(evaluate(*node_, inputs, file_.opset())[0]);
   out.origin = x.origin;
+  if (!x.turned) out.shape = x.shape;
   bool bytes = stored.data.type == ElemType::s8 || stored.data.type == ElemType::u8;
   if (bytes && out.shape.size() == 2) {
     const Array& s = arg(1).data;
@@ -1153,7 +1238,11 @@ Value Raiser::dequantize() {
 
 Value Raiser::fake_quant(const Value& x, const Array& scale, const Array& zero, ElemType type, int64_t axis,
                          const std::string& name) {
-  if (x.kind != Kind::view) refuse("it quantizes what octet cannot follow");
+  if (x.kind != Kind::view || (x.form == 's' && x.product)) {
+    // Inside GELU, LayerNorm or before softmax: those are computed in float as one.
+    notes_.push_back("quantizer " + name + " stands inside an operation that octet computes as one, and is left out");
+    return x;
+  }
   if (type != ElemType::s8 && type != ElemType::u8) refuse("a quantizer of " + onnx::name(type));
   Value y = settled(x);
   if (x.form == 's' && y.id == kNone) refuse("scores are quantized before their softmax");

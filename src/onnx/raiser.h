@@ -98,6 +98,7 @@ class Raiser {
   Value matmul_integer();
   Value fake_quant(const Value& x, const Array& scale, const Array& zero, ElemType type, int64_t axis,
                    const std::string& name);
+  Value released(const Value& x);  ///< with the quantizer that it holds
   bool feature_axis(const Value& x, size_t axis) const;
   bool vector_along_features(const Value& k, const Value& x, int64_t* width) const;
 

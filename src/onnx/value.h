@@ -122,6 +122,7 @@ struct Value {
   std::string gamma_name, beta_name;
   std::shared_ptr<Value> inner;  ///< quantized: what was quantized; dynamic ones: the source
   Array scale, zero;
+  std::shared_ptr<Value> held;  ///< view: a quantizer that waits to see whether a bias follows
   std::string node_name;
   int order = 0;
 };

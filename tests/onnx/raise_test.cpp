@@ -60,7 +60,8 @@ void check(const fs::path& folder) {
   const octet::Graph& graph = result.raised->graph;
   bool dynamic = false;
   for (const octet::Node& node : graph.nodes()) dynamic = dynamic || !node.text("dynamic", "").empty();
-  double bound = dynamic ? 0.15 : has_quantizers(graph) ? 0.05 : 1e-4;
+  // Quantizers that were left out (result.raised->notes) took noise with them; other ranges bring their own.
+  double bound = dynamic || !result.raised->notes.empty() ? 0.15 : has_quantizers(graph) ? 0.05 : 1e-4;
   double unfused = raised_difference(graph, batch, expected, result.raised->question_answering, false);
   double fused = raised_difference(graph, batch, expected, result.raised->question_answering, true);
   EXPECT_LE(unfused, bound) << "unfused";

@@ -1,5 +1,5 @@
 // Laboratory of the CUDA GEMMs: checks every tile against a scalar kernel on fresh random data, then times chosen shapes.
-//   gemm_lab check [seed]             all tiles x odd shapes x outputs; 8-bit and GELU-free results bit for bit
+//   gemm_lab check [seed [PART]]      all tiles (with PART in their name) x odd shapes x outputs; 8-bit and GELU-free results bit for bit
 //   gemm_lab time M N K in out gelu [tile ...]   medians of graph replays, inputs rotated beyond the second-level cache
 //   gemm_lab model M hidden ffn [f16] the four GEMMs of an encoder layer, best tiles first; * marks what `choose` takes
 #include <cuda_runtime.h>
@@ -175,10 +175,11 @@ bool check_one(const GemmDesc& desc, int64_t m, const cuda::GemmTile& tile, uint
   return good;
 }
 
-int check(uint64_t seed) {
+int check(uint64_t seed, const std::string& only) {
   std::mt19937_64 random(seed);
   int done = 0, bad = 0;
   for (const cuda::GemmTile& tile : cuda::gemm_tiles()) {
+    if (tile.name.find(only) == std::string_view::npos) continue;
     const int before = bad;
     struct { int64_t m, n, k; } shapes[] = {{1, 768, 768}, {127, 768, 768}, {129, 2304, 768}, {1000, 768, 768}, {515, 384, 384}, {257, 1024, 1024},
                                             {300, 768, 3072}, {61, 1008, 272}, {2049, 3072, 768}, {333, 48, 112}, {9000, 768, 768}};
@@ -297,7 +298,7 @@ void time_shape(const GemmDesc& desc, int64_t m, const std::vector<std::string>&
 int main(int argc, char** argv) {
   const std::string verb = argc > 1 ? argv[1] : "check";
   CHECK(cudaMalloc(&g_counts, 16));
-  if (verb == "check") return check(argc > 2 ? atoi(argv[2]) : std::random_device{}());
+  if (verb == "check") return check(argc > 2 ? atoi(argv[2]) : std::random_device{}(), argc > 3 ? argv[3] : "");
   const double seconds = getenv("SECONDS_EACH") ? atof(getenv("SECONDS_EACH")) : 0.02;
   auto type = [](const char* s) { return !strcmp(s, "s8") ? DType::s8 : !strcmp(s, "f16") ? DType::f16 : DType::f32; };
   if (verb == "time" && argc >= 8) {

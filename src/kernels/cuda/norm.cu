@@ -31,9 +31,8 @@ __device__ __forceinline__ void load_scale(float (&scale)[V], const float* p, in
 }
 
 /// One warp a row at a time, down the matrix, a + b with both present. hidden = 32 V N exactly. The per-channel vectors
-/// stay in registers, and the next row is loaded while this one is worked on. kOnlyS8: one output, s8; then gamma and
-/// beta carry its scale, and the multiply-add's saturation to [0, 1] clamps: 13 instead of 17 instructions an element.
-template <DType kA, DType kB, int V, int N, bool kOnlyS8>
+/// stay in registers, and the next row is loaded while this one is worked on.
+template <DType kA, DType kB, int V, int N>
 __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant__ NormArgs a) {
   using Tile = Rows<V, N, 1>;
   launch_dependents();
@@ -48,13 +47,6 @@ __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant
     load_floats(gamma[i], a.gamma + column);
     load_floats(beta[i], a.beta + column);
     if (s8_out) load_floats(inv[i], a.out[0].inv_scale + column);
-    if constexpr (kOnlyS8)
-#pragma unroll
-      for (int k = 0; k < V; ++k) {  // (y + 128) / 255
-        const float f = inv[i][k] * (1.0f / 255.0f);
-        gamma[i][k] *= f;
-        beta[i][k] = fmaf(beta[i][k], f, 128.0f / 255.0f);
-      }
   }
   const int64_t step = int64_t(gridDim.x) * (blockDim.x / 32);
   int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
@@ -87,21 +79,6 @@ __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant
     if (row + step < a.tokens) fetch(row + step);
     float rstd[1];
     tile.center(rstd, a.eps, a.hidden);
-    if constexpr (kOnlyS8) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        Raw<1, V> out;
-        uint32_t u[V];
-#pragma unroll
-        for (int k = 0; k < V; ++k)
-          u[k] = __float_as_uint(
-              fmaf(__saturatef(fmaf(tile.x[0][i][k] * rstd[0], gamma[i][k], beta[i][k])), 255.0f, kMagic));
-#pragma unroll
-        for (int k = 0; k < V; k += 4) out.w[k / 4] = pack_low_bytes(u[k], u[k + 1], u[k + 2], u[k + 3]) ^ 0x80808080u;
-        store_raw(element<DType::s8>(a.out[0].data, row * a.out[0].ld + Tile::column(i)), out);
-      }
-      continue;
-    }
 #pragma unroll
     for (int i = 0; i < N; ++i)
 #pragma unroll
@@ -121,6 +98,99 @@ __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant
   }
 }
 
+/// The same for s8 + s8 -> s8 alone. gamma and beta carry the output's scale, and the multiply-add's saturation to [0,
+/// 1] clamps: 13 instead of 17 instructions an element. kShared: gamma and beta lie in shared memory, so that 16 warps
+/// fit on a multiprocessor instead of 12 (for many rows; the bits are the same).
+template <int V, int N, bool kShared>
+__global__ __launch_bounds__(128, kShared ? 4 : 1) void add_norm_s8(const __grid_constant__ NormArgs a) {
+  using Tile = Rows<V, N, 1>;
+  constexpr int kFours = V / 4;
+  __shared__ float4 vectors[2][kShared ? N * kFours * 32 : 1];  // as lanes read them
+  launch_dependents();
+  const auto fold_scale = [](float(&gamma)[4], float(&beta)[4], const NormArgs& args, int column) {
+    float inv[4];
+    load_floats(gamma, args.gamma + column);
+    load_floats(beta, args.beta + column);
+    load_floats(inv, args.out[0].inv_scale + column);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {  // (y + 128) / 255
+      const float f = inv[k] * (1.0f / 255.0f);
+      gamma[k] *= f;
+      beta[k] = fmaf(beta[k], f, 128.0f / 255.0f);
+    }
+  };
+  float sa[N][V], sb[N][V];
+  float gamma[kShared ? 1 : N * kFours][4], beta[kShared ? 1 : N * kFours][4];
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    load_floats(sa[i], a.a.scale + Tile::column(i));
+    load_floats(sb[i], a.b.scale + Tile::column(i));
+    if constexpr (!kShared)
+#pragma unroll
+      for (int j = 0; j < kFours; ++j)
+        fold_scale(gamma[i * kFours + j], beta[i * kFours + j], a, Tile::column(i) + 4 * j);
+  }
+  if constexpr (kShared) {
+    for (int n = threadIdx.x; n < N * kFours * 32; n += blockDim.x) {
+      const int four = n / 32, column = (four / kFours * 32 + n % 32) * V + four % kFours * 4;
+      float g[4], b[4];
+      fold_scale(g, b, a, column);
+      vectors[0][n] = make_float4(g[0], g[1], g[2], g[3]), vectors[1][n] = make_float4(b[0], b[1], b[2], b[3]);
+    }
+    __syncthreads();
+  }
+  const int64_t step = int64_t(gridDim.x) * (blockDim.x / 32);
+  int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+  wait_for_inputs();
+  if (row >= a.tokens) return;
+  Raw<1, V> raw_a[N], raw_b[N];
+  const auto fetch = [&](int64_t r) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      raw_a[i] = load_raw<1, V>(element<DType::s8>(a.a.data, r * a.a.ld + Tile::column(i)));
+      raw_b[i] = load_raw<1, V>(element<DType::s8>(a.b.data, r * a.b.ld + Tile::column(i)));
+    }
+  };
+  fetch(row);
+  for (; row < a.tokens; row += step) {
+    Tile tile;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float f[V], g[V];
+      unpack<DType::s8>(f, raw_a[i]);
+      unpack<DType::s8>(g, raw_b[i]);
+#pragma unroll
+      for (int k = 0; k < V; ++k) tile.x[0][i][k] = fmaf(g[k], sb[i][k], f[k] * sa[i][k]);
+    }
+    if (row + step < a.tokens) fetch(row + step);
+    float rstd[1];
+    tile.center(rstd, a.eps, a.hidden);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      Raw<1, V> out;
+#pragma unroll
+      for (int j = 0; j < kFours; ++j) {
+        float g[4], b[4];
+        if constexpr (kShared) {
+          const float4 x = vectors[0][(i * kFours + j) * 32 + (threadIdx.x & 31)],
+                       y = vectors[1][(i * kFours + j) * 32 + (threadIdx.x & 31)];
+          g[0] = x.x, g[1] = x.y, g[2] = x.z, g[3] = x.w, b[0] = y.x, b[1] = y.y, b[2] = y.z, b[3] = y.w;
+        } else {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) g[k] = gamma[i * kFours + j][k], b[k] = beta[i * kFours + j][k];
+        }
+        uint32_t u[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+          u[k] =
+              __float_as_uint(fmaf(__saturatef(fmaf(tile.x[0][i][4 * j + k] * rstd[0], g[k], b[k])), 255.0f, kMagic));
+        out.w[j] = pack_low_bytes(u[0], u[1], u[2], u[3]) ^ 0x80808080u;
+      }
+      store_raw(element<DType::s8>(a.out[0].data, row * a.out[0].ld + Tile::column(i)), out);
+    }
+  }
+}
+
 int sm_count() {
   static const int count = [] {
     int device = 0, n = 132;
@@ -130,18 +200,33 @@ int sm_count() {
   return count;
 }
 
-template <DType kA, DType kB, int V, int N, bool kOnlyS8 = false>
-cudaError_t run_persistent(const NormArgs& a, cudaStream_t stream) {
-  const auto kernel = add_norm_persistent<kA, kB, V, N, kOnlyS8>;
-  static const int fit = [kernel] {  // blocks a multiprocessor holds
-    int n = 0;
-    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, 128, 0) == cudaSuccess && n > 0 ? n : 1;
-  }();
-  const int threads = a.tokens <= 1024 ? 32 : 128;
+/// Blocks of `kernel` that a multiprocessor holds at 128 threads.
+template <typename Kernel>
+int resident(Kernel kernel) {
+  int n = 0;
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, 128, 0) == cudaSuccess && n > 0 ? n : 1;
+}
+/// As many blocks as there are rows for, no more than fit on the machine at once; `fit` at 128 threads.
+template <typename Kernel>
+cudaError_t run_down(Kernel kernel, int fit, int threads, const NormArgs& a, cudaStream_t stream) {
   const int64_t blocks = (a.tokens + threads / 32 - 1) / (threads / 32),
-                resident = int64_t(sm_count()) * fit * (128 / threads);
-  return launch(kernel, dim3(unsigned(blocks < resident ? blocks : resident)), dim3(threads), 0, stream,
-                a.dependent_launch, a);
+                most = int64_t(sm_count()) * fit * (128 / threads);
+  return launch(kernel, dim3(unsigned(blocks < most ? blocks : most)), dim3(threads), 0, stream, a.dependent_launch, a);
+}
+
+template <DType kA, DType kB, int V, int N>
+cudaError_t run_persistent(const NormArgs& a, cudaStream_t stream) {
+  static const int fit = resident(add_norm_persistent<kA, kB, V, N>);
+  return run_down(add_norm_persistent<kA, kB, V, N>, fit, a.tokens <= 1024 ? 32 : 128, a, stream);
+}
+template <int V, int N>
+cudaError_t run_s8(const NormArgs& a, cudaStream_t stream) {
+  if constexpr (V * N <= 24) {  // wider rows need the registers of 12 warps
+    static const int fit = resident(add_norm_s8<V, N, true>);
+    if (a.tokens > 1024) return run_down(add_norm_s8<V, N, true>, fit, 128, a, stream);
+  }
+  static const int fit = resident(add_norm_s8<V, N, false>);
+  return run_down(add_norm_s8<V, N, false>, fit, a.tokens <= 1024 ? 32 : 128, a, stream);
 }
 
 cudaError_t run_rows(const NormArgs& args, cudaStream_t stream) {
@@ -171,7 +256,7 @@ cudaError_t add_norm(const NormArgs& args, cudaStream_t stream) noexcept {
       constexpr int V = decltype(v)::V, N = decltype(n)::N;
       const DType a = args.a.type, b = args.b.type;
       if (a == DType::s8 && b == DType::s8 && args.out[0].type == DType::s8 && !args.out[1].data)
-        return run_persistent<DType::s8, DType::s8, V, N, true>(args, stream);
+        return run_s8<V, N>(args, stream);
       if (a == DType::s8 && b == DType::s8) return run_persistent<DType::s8, DType::s8, V, N>(args, stream);
       if (a == DType::f16 && b == DType::f16) return run_persistent<DType::f16, DType::f16, V, N>(args, stream);
       if (a == DType::f16 && b == DType::s8) return run_persistent<DType::f16, DType::s8, V, N>(args, stream);

@@ -1,6 +1,8 @@
 // ONNX files behind the public API: reading them as models, writing models as them.
 #include <octet/onnx.h>
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "api/state.h"
@@ -134,6 +136,38 @@ std::shared_ptr<Model::State> load_onnx(const fs::path& path, const LoadOptions&
     }
   }
   return state;
+}
+
+std::vector<OnnxCheck> check_onnx(const fs::path& path, const fs::path& data_set) {
+  auto file = std::make_shared<onnx::File>(onnx::read_file(path));
+  onnx::decompose(*file);
+  onnx::Dense dense(file);
+  std::map<std::string, onnx::Array> inputs;
+  for (size_t i = 0; i < file->graph.inputs.size(); ++i)
+    inputs[file->graph.inputs[i].name] =
+        onnx::Array::from(onnx::read_tensor(data_set / ("input_" + std::to_string(i) + ".pb")));
+  std::vector<onnx::Array> outputs = dense.run(inputs);
+  std::vector<OnnxCheck> checks;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    OnnxCheck check{file->graph.outputs[i].name, outputs[i].shape};
+    const fs::path expected = data_set / ("output_" + std::to_string(i) + ".pb");
+    std::error_code error;
+    if (fs::exists(expected, error)) {
+      onnx::Array want = onnx::Array::from(onnx::read_tensor(expected));
+      check.compared = true;
+      if (want.shape != outputs[i].shape)
+        fail(ErrorCode::invalid_argument,
+             {.what = "output " + check.output + " has another shape than " + expected.string(),
+              .expected = "expected " + to_string(want.shape) + ", got " + to_string(outputs[i].shape)});
+      for (int64_t k = 0; k < want.count(); ++k) {
+        double x = outputs[i].at(k), y = want.at(k), d = std::fabs(x - y) / std::max(1.0, std::fabs(y));
+        if (x == y || (std::isnan(x) && std::isnan(y))) continue;
+        check.max_error = std::isnan(d) ? HUGE_VAL : std::max(check.max_error, d);
+      }
+    }
+    checks.push_back(std::move(check));
+  }
+  return checks;
 }
 
 void export_onnx(const Model& model, const std::filesystem::path& path, const ExportOptions& options) {

@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model, output;
+  std::string model, output, tokenizer;
   DataOptions data;
   CalibrateOptions how;
   std::vector<std::string> states, merge;
@@ -68,7 +68,7 @@ void calibrate_verb(Options& options, const Console& console) {
   }
   options.how.states = parse_states(options.states);
   if (kind_of(options.model) != PathKind::folder) load_model(options.model);  // says what to pass instead
-  Model model = Model::load(options.model, {.new_labels = options.new_labels});
+  Model model = Model::load(options.model, {.new_labels = options.new_labels, .tokenizer = options.tokenizer});
   if (!options.amax.empty()) return finish(import_amax(model, options.amax), options, seconds(), 0, console);
   // All rows are read: the samples are spread over them. In compatible mode they are the first ones.
   Dataset data = load_data(options.data, options.how.compatible ? options.how.samples : 0);
@@ -89,7 +89,8 @@ void add_calibrate(CLI::App& app, Console& console) {
                             "Find the ranges of a model's quantizers on example data, or merge calibration files",
                             "octet calibrate minilm/ --data train.tsv --samples 256 -o minilm.calib.safetensors");
   CalibrateOptions& how = options->how;
-  CLI::Option* model = verb->add_option("model", options->model, "Hugging Face folder");
+  CLI::Option* model = verb->add_option("model", options->model, "Hugging Face folder or .onnx file");
+  verb->add_option("--tokenizer", options->tokenizer, "Folder with the tokenizer of an .onnx file");
   CLI::Option* data = add_data_options(verb, &options->data);
   verb->add_option("--samples", how.samples, "Rows used, spread evenly over the data (default: 256)")
       ->check(CLI::PositiveNumber);

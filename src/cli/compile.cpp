@@ -23,8 +23,9 @@ struct Options {
 void compile_verb(Options options, const Console& console) {
   check_output(options.output);
   auto begin = std::chrono::steady_clock::now();
-  Model model = load_model(options.source.path);
+  Model model = load_model(options.source.path, options.source.tokenizer);
   if (options.source.precision.empty()) options.source.precision = "int8";
+  for (const std::string& note : model.notes()) console.note(note);
   Plan plan = compile_model(model, options.source, console);
   plan.save(options.output);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -75,7 +76,8 @@ void add_compile(CLI::App& app, Console& console) {
       add_verb(app, console, "compile", "Compile a Hugging Face folder to a .octet file",
                "octet compile minilm/ --calib minilm.calib.safetensors --precision int8 --device cpu -o minilm.octet");
   ModelSource& source = options->source;
-  verb->add_option("model", source.path, "Hugging Face folder")->required();
+  verb->add_option("model", source.path, "Hugging Face folder or .onnx file")->required();
+  verb->add_option("--tokenizer", source.tokenizer, "Folder with the tokenizer of an .onnx file");
   verb->add_option("--precision", source.precision, "int8, fp32, fp16 or bf16 (default: int8)");
   verb->add_option("--calib", source.calibration,
                    "Calibration file; without one INT8 finds its ranges at run time; 'none' ignores the folder's own");

@@ -26,7 +26,7 @@ void export_verb(const Options& options, const Console& console) {
   if (!options.precision.empty() && options.precision != "fp32" && options.precision != "fp16")
     refuse(ErrorCode::invalid_argument, {.what = fmt::format("cannot export in {}", options.precision),
                                          .expected = "expected fp32 or fp16; INT8 comes from --calib"});
-  Model model = load_model(options.source.path);
+  Model model = load_model(options.source.path, options.source.tokenizer);
   ExportOptions how{.opset = options.opset,
                     .method = options.source.method,
                     .int8_weights = options.weights == "int8",
@@ -60,6 +60,7 @@ void add_export(CLI::App& app, Console& console) {
   CLI::App* verb = add_verb(app, console, "export", "Write a model as an ONNX file, float or quantized (QDQ)",
                             "octet export minilm/ --calib minilm.calib.safetensors --weights int8 -o minilm.qdq.onnx");
   verb->add_option("model", options->source.path, "Hugging Face folder or .onnx file")->required();
+  verb->add_option("--tokenizer", options->source.tokenizer, "Folder with the tokenizer of an .onnx file");
   verb->add_option("--calib", options->source.calibration,
                    "Calibration file: write QDQ; 'none' ignores the folder's own");
   verb->add_option("--method", options->source.method, "Choose ranges again: max, percentile:P, entropy, mse or auto");

@@ -15,6 +15,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   std::string path;
+  std::string tokenizer;
   bool graph = false;
 };
 
@@ -104,6 +105,7 @@ Json describe(const ModelInfo& info, const Console& console) {
   line("labels", labels);
   line("problem", info.problem_type);
   if (!info.pooling.empty()) line("pooling", info.pooling + (info.normalize ? ", then length 1" : ""));
+  if (info.quantizers > 0) line("quantizers", format_count(info.quantizers));
   line("hash", info.hash);
   return {{"source", info.source},
           {"family", info.family},
@@ -119,6 +121,7 @@ Json describe(const ModelInfo& info, const Console& console) {
           {"pooling", info.pooling},
           {"normalize", info.normalize},
           {"parameters", info.parameters},
+          {"quantizers", info.quantizers},
           {"hash", info.hash}};
 }
 
@@ -138,9 +141,11 @@ void inspect(const Options& options, const Console& console) {
   switch (kind_of(options.path)) {
     case PathKind::calibration: return inspect_calibration(options.path, console);
     case PathKind::folder: {
-      Model model = Model::load(options.path);
+      Model model = load_model(options.path, options.tokenizer);
       if (options.graph && !console.json) return console.say(model.graph_text());
       result = describe(model.info(), console);
+      for (const std::string& note : model.notes()) console.say(fmt::format("{:<12}{}", "note", note));
+      if (!model.notes().empty()) result["notes"] = model.notes();
       std::optional<Tokenizer> tokenizer;
       if (model.has_tokenizer()) tokenizer = model.tokenizer();
       result["tokenizer"] = describe(tokenizer ? &*tokenizer : nullptr, console);
@@ -178,7 +183,8 @@ void add_inspect(CLI::App& app, Console& console) {
   CLI::App* verb = add_verb(app, console, "inspect",
                             "Facts about a model, a .octet file or a calibration file; without one, about this machine",
                             "octet inspect minilm/");
-  verb->add_option("model", options->path, "Hugging Face folder, .octet file or calibration .safetensors");
+  verb->add_option("model", options->path, "Hugging Face folder, .onnx or .octet file, or calibration .safetensors");
+  verb->add_option("--tokenizer", options->tokenizer, "Folder with the tokenizer of an .onnx file");
   verb->add_flag("--graph", options->graph, "Print a folder's graph in its text form");
   verb->callback([options, &console] { inspect(*options, console); });
 }

@@ -1,5 +1,6 @@
 // octet run: the answer to one text, or to every line of standard input.
 #include <fmt/format.h>
+#include <octet/onnx.h>
 #include <octet/session.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@ struct Options {
   ModelSource source;
   std::vector<std::string> inputs, pairs;
   int64_t max_length = 0;
+  std::string data_set;  ///< of an .onnx file: folder with input_N.pb
   bool truncate = false;
   int threads = 0;
   AnswerOptions answer;
@@ -130,7 +132,21 @@ void run_lines(Runner& runner) {
   runner.flush();
 }
 
+// An ONNX file as it stands, on its own inputs.
+void run_data_set(const Options& options, const Console& console) {
+  Json results = Json::array();
+  for (const OnnxCheck& check : check_onnx(options.source.path, options.data_set)) {
+    console.say(fmt::format("{} [{}]{}", check.output, fmt::join(check.shape, ", "),
+                            check.compared ? fmt::format("  largest difference {:.3g}", check.max_error) : ""));
+    results.push_back({{"output", check.output},
+                       {"shape", check.shape},
+                       {"max_error", check.compared ? Json(check.max_error) : Json(nullptr)}});
+  }
+  console.result(results);
+}
+
 void run(const Options& options, const Console& console) {
+  if (!options.data_set.empty()) return run_data_set(options, console);
   if (!options.pairs.empty() && options.pairs.size() != options.inputs.size())
     refuse(ErrorCode::invalid_argument, {.what = "cannot pair the texts",
                                          .expected = fmt::format("got {} --input and {} --input-pair",
@@ -159,6 +175,8 @@ void add_run(CLI::App& app, Console& console) {
   verb->add_option("--input", options->inputs, "Text (a question for question answering); may be repeated")
       ->allow_extra_args(false);
   verb->add_option("--input-pair", options->pairs, "Its second text (the context)")->allow_extra_args(false);
+  verb->add_option("--data-set", options->data_set,
+                   "Run an .onnx file as it stands on a folder's input_N.pb and compare with its output_N.pb");
   add_compile_options(verb, &options->source);
   verb->add_option("--max-length", options->max_length, "Cut texts to this many tokens")->check(CLI::PositiveNumber);
   verb->add_flag("--truncate", options->truncate, "Cut texts that are too long for the model");

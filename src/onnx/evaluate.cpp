@@ -11,6 +11,13 @@
 
 namespace octet::onnx {
 
+namespace {
+thread_local int64_t array_limit = kMaxArray;
+}
+ArrayLimit::ArrayLimit(int64_t elements) : before_(array_limit) { array_limit = std::min(elements, kMaxArray); }
+ArrayLimit::~ArrayLimit() { array_limit = before_; }
+int64_t ArrayLimit::current() noexcept { return array_limit; }
+
 Array Array::make(ElemType type, Shape shape, float** out) {
   auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(octet::count(shape)));
   *out = values->data();
@@ -110,7 +117,7 @@ struct Call {
   void limit(const Shape& shape) const {
     int64_t n = 1;
     for (int64_t e : shape) {
-      if (e < 0 || (e > 0 && n > kMaxArray / e)) bad("expected a result of reasonable size, not " + to_string(shape));
+      if (e < 0 || (e > 0 && n > array_limit / e)) bad("expected a result of reasonable size, not " + to_string(shape));
       n *= e;
     }
   }

@@ -12,16 +12,31 @@ namespace octet::onnx {
 // Of a value's length_power: numbers that depend on the length in another way.
 constexpr int kPlaces = 100;
 
-Poly operator+(const Poly& x, const Poly& y) { return {x.n + y.n, x.b + y.b, x.l + y.l, x.bl + y.bl}; }
-Poly operator-(const Poly& x, const Poly& y) { return {x.n - y.n, x.b - y.b, x.l - y.l, x.bl - y.bl}; }
+namespace {
+// Numbers of a file that is not trusted wrap around instead of overflowing.
+int64_t plus(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b)); }
+int64_t minus(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
+}
+int64_t times(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+}
+}  // namespace
+
+Poly operator+(const Poly& x, const Poly& y) {
+  return {plus(x.n, y.n), plus(x.b, y.b), plus(x.l, y.l), plus(x.bl, y.bl)};
+}
+Poly operator-(const Poly& x, const Poly& y) {
+  return {minus(x.n, y.n), minus(x.b, y.b), minus(x.l, y.l), minus(x.bl, y.bl)};
+}
 
 bool multiply(const Poly& x, const Poly& y, Poly* out) {
   if (x.constant()) {
-    *out = {x.n * y.n, x.n * y.b, x.n * y.l, x.n * y.bl};
+    *out = {times(x.n, y.n), times(x.n, y.b), times(x.n, y.l), times(x.n, y.bl)};
   } else if (y.constant()) {
     return multiply(y, x, out);
   } else if (x.n == 0 && y.n == 0 && x.bl == 0 && y.bl == 0 && ((x.b == 0 && y.l == 0) || (x.l == 0 && y.b == 0))) {
-    *out = {0, 0, 0, x.b * y.l + x.l * y.b};
+    *out = {0, 0, 0, plus(times(x.b, y.l), times(x.l, y.b))};
   } else {
     return false;
   }
@@ -46,6 +61,9 @@ bool divide(const Poly& x, const Poly& y, Poly* out) {
 }
 
 RaiseResult raise(const File& file) {
+  int64_t held = 0;
+  for (const TensorData& t : file.graph.initializers) held += t.data.empty() ? 0 : t.data.elements();
+  ArrayLimit limit(std::max<int64_t>(int64_t{1} << 24, 2 * held));
   int64_t length = 512;
   for (int attempt = 0; attempt < 12; ++attempt) {
     try {
@@ -107,7 +125,7 @@ Value Raiser::extents(std::vector<Poly> numbers, bool scalar) const {
   return v;
 }
 
-int64_t Raiser::concrete(const Poly& p) const { return p.n + p.b + p.l * length_ + p.bl * length_; }
+int64_t Raiser::concrete(const Poly& p) const { return plus(plus(p.n, p.b), times(plus(p.l, p.bl), length_)); }
 
 bool Raiser::plain(const Value& v) const {
   if (v.kind != Value::Kind::known || v.length_power != 0) return false;
@@ -361,16 +379,19 @@ std::vector<Value> Raiser::shape_arithmetic(bool* done) {
     if (count.constant() && !real) count = {std::max<int64_t>(0, (count.n + s[0].n - (s[0].n > 0 ? 1 : -1)) / s[0].n)};
     else if (!s[0].is(1)) refuse("a range that octet cannot follow");
     int64_t n = concrete(count);
-    if (n < 0 || n > kMaxArray) refuse("a range that octet cannot follow");
+    if (n < 0 || n > ArrayLimit::current()) refuse("a range that octet cannot follow");
     Value v;
     if (real) {
       float* out = nullptr;
       v = known(Array::make(ElemType::f32, {n}, &out));
-      for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(a[0].n + i * s[0].n);
+      for (int64_t i = 0; i < n; ++i)
+        out[i] = static_cast<float>(a[0].n) + static_cast<float>(i) * static_cast<float>(s[0].n);
     } else {
       int64_t* out = nullptr;
       v = known(Array::make(ElemType::s64, {n}, &out));
-      for (int64_t i = 0; i < n; ++i) out[i] = a[0].n + i * s[0].n;
+      for (int64_t i = 0; i < n; ++i)
+        out[i] = static_cast<int64_t>(static_cast<uint64_t>(a[0].n) +
+                                      static_cast<uint64_t>(i) * static_cast<uint64_t>(s[0].n));
     }
     v.shape = {count};
     v.node_name = node_name(*node_);

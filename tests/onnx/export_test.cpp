@@ -7,6 +7,7 @@
 #include <octet/session.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>

@@ -1,6 +1,7 @@
 // Timing a plan: the protocol of the reference (warm-up, then measured calls) and its statistics.
 #pragma once
 
+#include <octet/dataset.h>
 #include <octet/session.h>
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct BenchResult {
   double median_ms = 0, mean_ms = 0, sd_ms = 0, min_ms = 0, max_ms = 0, p95_ms = 0, p99_ms = 0;
   double rows_per_s = 0;
   int64_t runs = 0;
+  double busy = 0;  ///< bench_stream: share of the time in which a session was running a batch
 };
 
 /// Times `batch` rows of `seq` random tokens (rotating between several inputs).
@@ -38,6 +40,17 @@ BenchResult bench_rows(Session& session, const std::vector<Encoding>& rows, int6
 std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& sessions,
                                                 const std::vector<std::vector<Encoding>>& rows, int64_t batch,
                                                 const BenchOptions& options = {});
+
+struct StreamOptions {
+  int64_t batch_tokens = 0;  ///< above 0: as many rows a call as have this many tokens together
+  int sessions = 1;          ///< sessions of the plan, each on a thread of its own
+  int tokenizers = 0;        ///< above 0: threads that turn texts into batches while the sessions run
+  double seconds = 2.0;      ///< whole passes over the data, at least this long
+};
+/// Throughput of a stream: all rows in file order, calls of `batch` rows or `batch_tokens` tokens, on several sessions
+/// at once, from tokens (`rows`, the encodings of `data`) or from text. Times are those of single calls.
+BenchResult bench_stream(const Plan& plan, const Dataset& data, const std::vector<Encoding>& rows, int64_t batch,
+                         const StreamOptions& options = {});
 
 /// "[NAME] mean=..ms, sd=..ms, min=..ms, max=..ms, median=..ms, 95p=..ms, 99p=..ms": the reference's line.
 std::string timing_line(const std::string& name, const BenchResult& result);

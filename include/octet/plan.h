@@ -43,11 +43,12 @@ struct ExplainedOp {
   std::string name;  ///< the graph nodes it computes
   std::string kind;  ///< "gemm", "attention", "norm", "embed", "pool", "elementwise", "scores", "positions"
   std::string kernel;
-  std::string precision;             ///< "int8", "fp32", ...
-  double macs = 0;                   ///< multiply-accumulates of matrix products at the explained shape
-  int64_t bytes = 0;                 ///< weights and activations touched at the explained shape
-  double ms = 0;                     ///< median; 0 when not timed
-  double share = 0;                  ///< of the sum of ms
+  std::string precision;  ///< "int8", "fp32", ...
+  double macs = 0;        ///< multiply-accumulates of matrix products at the explained shape
+  int64_t bytes = 0;      ///< weights and activations touched at the explained shape
+  double ms = 0;          ///< median; 0 when not timed
+  double share = 0;       ///< of the sum of ms
+  double floor_ms = 0;    ///< CUDA: least time by tensor-core rate and memory bandwidth of this GPU; 0: unknown
   std::vector<std::string> refused;  ///< better kernels and why they were not taken
   std::string note;                  ///< why it is not INT8, in an INT8 plan
 };

@@ -288,6 +288,24 @@ int64_t step_bytes(const Program& program, const Step& step, int64_t batch, int6
 
 }  // namespace
 
+namespace {
+
+// The larger of two times: products at the rate of the tensor cores at the highest clock, bytes at that of device
+// memory (operands that lie in the second-level cache may beat it).
+double floor_ms(const ExplainedOp& op, const Target& target) {
+  const kernels::device::Info& device = kernels::device::find_device();
+  if (target.device != DeviceKind::cuda || !device.present) return 0;
+  // Multiply-adds of s8 a clock and multiprocessor, dense; 16-bit floats half of it, f32 without tensor cores 128.
+  int sm = device.target.sm;
+  double s8 = sm == 90 ? 4096 : sm == 80 ? 2048 : 1024;
+  double rate = op.precision == "int8" ? s8 : op.precision == "fp32" || op.precision == "f32" ? 128 : s8 / 2;
+  double products = op.macs / (rate * device.target.sm_count * device.clock_hz);
+  double bytes = static_cast<double>(op.bytes) / std::max(1.0, device.memory_bytes_s);
+  return 1e3 * std::max(products, bytes);
+}
+
+}  // namespace
+
 Explanation Plan::explain(const ExplainOptions& options) const {
   const State& state = *state_;
   const Program& program = *state.program;
@@ -328,6 +346,7 @@ Explanation Plan::explain(const ExplainOptions& options) const {
     op.bytes = step_bytes(program, step, out.batch, out.length);
     op.ms = times[i];
     op.share = total > 0 ? times[i] / total : 0;
+    op.floor_ms = floor_ms(op, state.target);
     for (const kernels::Refusal& refusal : step.refused)
       op.refused.push_back(std::string(refusal.kernel) + ": " + refusal.reason);
     if (state.precision == Precision::int8 && op.precision != "int8") op.note = step.note;

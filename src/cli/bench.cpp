@@ -23,14 +23,19 @@ struct Options {
   int64_t batch = 32, limit = 0, max_length = 0;
   int threads = 0;
   BenchOptions how;
+  StreamOptions stream;
+  bool streams() const { return stream.batch_tokens > 0 || stream.sessions > 1 || stream.tokenizers > 0; }
 };
 
 Json to_json(const BenchResult& r) {
-  return {{"model", r.model},         {"backend", r.backend},       {"precision", r.precision},
-          {"device", r.device},       {"batch", r.batch},           {"seq", r.seq},
-          {"median_ms", r.median_ms}, {"mean_ms", r.mean_ms},       {"sd_ms", r.sd_ms},
-          {"min_ms", r.min_ms},       {"max_ms", r.max_ms},         {"p95_ms", r.p95_ms},
-          {"p99_ms", r.p99_ms},       {"rows_per_s", r.rows_per_s}, {"runs", r.runs}};
+  return {{"model", r.model},         {"backend", r.backend},
+          {"precision", r.precision}, {"device", r.device},
+          {"batch", r.batch},         {"seq", r.seq},
+          {"median_ms", r.median_ms}, {"mean_ms", r.mean_ms},
+          {"sd_ms", r.sd_ms},         {"min_ms", r.min_ms},
+          {"max_ms", r.max_ms},       {"p95_ms", r.p95_ms},
+          {"p99_ms", r.p99_ms},       {"rows_per_s", r.rows_per_s},
+          {"runs", r.runs},           {"busy", r.busy}};
 }
 
 class Bench {
@@ -64,7 +69,16 @@ class Bench {
       rows.push_back(std::move(encoded.rows));
       sessions.push_back(&sessions_[m]);
     }
-    add(bench_rows_interleaved(sessions, rows, options_.batch, options_.how));
+    if (!options_.streams()) return add(bench_rows_interleaved(sessions, rows, options_.batch, options_.how));
+    std::vector<BenchResult> results;
+    StreamOptions stream = options_.stream;
+    stream.seconds = options_.how.seconds;
+    for (size_t m = 0; m < plans_.size(); ++m) {
+      results.push_back(bench_stream(plans_[m], data, rows[m], options_.batch, stream));
+      console_.say(fmt::format("{}: a session was running {:.1f} % of the time", short_name(options_.models[m]),
+                               100 * results.back().busy));
+    }
+    add(std::move(results));
   }
 
   void finish() const {
@@ -117,6 +131,16 @@ void add_bench(CLI::App& app, Console& console) {
                             ->check(check_shapes);
   CLI::Option* data = add_data_options(verb, &options->data);
   verb->add_option("--batch", options->batch, "Rows a call with --data (default: 32)")->check(CLI::PositiveNumber);
+  verb->add_option("--batch-tokens", options->stream.batch_tokens, "Tokens a call with --data, instead of --batch")
+      ->check(CLI::PositiveNumber)
+      ->needs(data);
+  verb->add_option("--sessions", options->stream.sessions, "Sessions that share the data's calls (default: 1)")
+      ->check(CLI::PositiveNumber)
+      ->needs(data);
+  verb->add_option("--tokenizers", options->stream.tokenizers,
+                   "Threads that tokenize while the sessions run, instead of before")
+      ->check(CLI::PositiveNumber)
+      ->needs(data);
   verb->add_option("--limit", options->limit, "Rows of the data used (default: all)")->check(CLI::PositiveNumber);
   verb->add_option("--max-length", options->max_length, "Cut texts of the data to this many tokens")
       ->check(CLI::PositiveNumber);

@@ -33,7 +33,7 @@ void explain(const Options& options, const Console& console) {
   }
   Explanation e = plan.explain(how);
   Json ops = Json::array();
-  Table table({"op", "kernel", "precision", "ms", "%", "MB"}, {0, 1, 2});
+  Table table({"op", "kernel", "precision", "ms", "%", "MB", "rate", "of floor %"}, {0, 1, 2});
   std::map<std::string, std::vector<std::string>> remarks;  // reasons -> the steps that share them
   for (const ExplainedOp& op : e.ops) {
     ops.push_back({{"name", op.name},
@@ -44,11 +44,16 @@ void explain(const Options& options, const Console& console) {
                    {"share", op.share},
                    {"macs", op.macs},
                    {"bytes", op.bytes},
+                   {"floor_ms", op.floor_ms},
                    {"refused", op.refused},
                    {"note", op.note}});
     table.add({short_sum(op.name), op.kernel, op.precision, options.repeats > 0 ? fmt::format("{:.3f}", op.ms) : "-",
                options.repeats > 0 ? fmt::format("{:.1f}", 100 * op.share) : "-",
-               fmt::format("{:.2f}", static_cast<double>(op.bytes) / 1e6)});
+               fmt::format("{:.2f}", static_cast<double>(op.bytes) / 1e6),
+               op.ms <= 0    ? "-"
+               : op.macs > 0 ? fmt::format("{:.3g} TOPS", 2e-9 * op.macs / op.ms)
+                             : fmt::format("{:.3g} GB/s", 1e-6 * static_cast<double>(op.bytes) / op.ms),
+               op.ms > 0 && op.floor_ms > 0 ? fmt::format("{:.0f}", 100 * op.floor_ms / op.ms) : "-"});
     std::string reasons = op.note.empty() ? "" : fmt::format("  in float: {}\n", op.note);
     for (const std::string& reason : op.refused) reasons += fmt::format("  {}\n", reason);
     if (!reasons.empty()) remarks[reasons].push_back(short_sum(op.name));

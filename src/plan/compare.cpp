@@ -205,6 +205,9 @@ class Comparison {
       return row;
     }
     row.integer = true;
+    // A quantizer of values that were rounded to 16 bits on the way.
+    if (row.arithmetic != "approximate" && std::holds_alternative<ElementwiseDesc>(step.desc) && rounds_to_half(step))
+      row.arithmetic = "half";
     int64_t equal = 0;
     const Run::Memory& memory = b_.memory(id);
     for (int64_t i = 0; i < row.elements; ++i) {
@@ -360,7 +363,10 @@ std::vector<DiffRow> compare_steps(Executor& a, Executor& b, const BatchView& ba
 
 bool keeps_promise(const DiffRow& row) {
   if (row.integer) {
-    double least = row.arithmetic == "integer" ? 1.0 : row.arithmetic == "approximate" ? 0.99 : 0.999;
+    double least = row.arithmetic == "integer"       ? 1.0
+                   : row.arithmetic == "approximate" ? 0.99
+                   : row.arithmetic == "half"        ? 0.98
+                                                     : 0.999;
     return row.equal_fraction >= least && row.max_steps <= 1;
   }
   return row.rms <= (row.arithmetic == "half" ? 1e-2 : 1e-4) * row.reference_rms;

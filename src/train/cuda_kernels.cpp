@@ -59,18 +59,20 @@ __device__ void run(const typename In::T* x, const typename Out::T* dy, typename
 }
 extern "C" __global__ void kernel(const void* x, const void* dy, void* y, const float* scale, const float* column,
                                   long long rows, long long columns, int row_step, int column_step, float lo, float hi) {
-  run<IN, OUT, V, BACKWARD>((const IN::T*)x, (const OUT::T*)dy, (OUT::T*)y, scale, column, rows, columns, row_step, column_step, lo, hi);
+  run<IN, OUT, VECTOR, BACKWARD>((const IN::T*)x, (const OUT::T*)dy, (OUT::T*)y, scale, column, rows, columns, row_step, column_step, lo, hi);
 }
 )";
 
-/// The few functions used of NVRTC and the driver; their handles are opaque pointers.
-struct Library {
+/// The few functions used of NVRTC and of the driver; their handles are opaque pointers.
+struct Compiler {
   int (*nvrtc_create)(void**, const char*, const char*, int, const char* const*, const char* const*) = nullptr;
   int (*nvrtc_compile)(void*, int, const char* const*) = nullptr;
   int (*nvrtc_size)(void*, size_t*) = nullptr;
   int (*nvrtc_code)(void*, char*) = nullptr;
   int (*nvrtc_log_size)(void*, size_t*) = nullptr;
   int (*nvrtc_log)(void*, char*) = nullptr;
+};
+struct Driver {
   int (*load)(void**, const void*) = nullptr;
   int (*function)(void**, void*, const char*) = nullptr;
   int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
@@ -106,17 +108,25 @@ void bind(void* library, F& function, const char* name) {
   if (function == nullptr) refuse(std::string("there is no function ") + name);
 }
 
-const Library& library() {
-  static const Library loaded = [] {
-    Library l;
+const Compiler& compiler() {
+  static const Compiler loaded = [] {
+    Compiler l;
     void* compiler = open_any({"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"});
-    void* driver = open_any({"libcuda.so.1"});
     bind(compiler, l.nvrtc_create, "nvrtcCreateProgram");
     bind(compiler, l.nvrtc_compile, "nvrtcCompileProgram");
     bind(compiler, l.nvrtc_size, "nvrtcGetCUBINSize");
     bind(compiler, l.nvrtc_code, "nvrtcGetCUBIN");
     bind(compiler, l.nvrtc_log_size, "nvrtcGetProgramLogSize");
     bind(compiler, l.nvrtc_log, "nvrtcGetProgramLog");
+    return l;
+  }();
+  return loaded;
+}
+
+const Driver& driver() {
+  static const Driver loaded = [] {
+    Driver l;
+    void* driver = open_any({"libcuda.so.1"});
     bind(driver, l.load, "cuModuleLoadData");
     bind(driver, l.function, "cuModuleGetFunction");
     bind(driver, l.launch, "cuLaunchKernel");
@@ -133,32 +143,13 @@ void check(int code, const char* what) {
   if (code != 0) refuse(std::string(what) + " failed with code " + std::to_string(code));
 }
 
-void* compile(Type in, Type out, int vector, bool backward) {
-  const Library& l = library();
+void* load(Type in, Type out, int vector, bool backward) {
+  const Driver& l = driver();
   constexpr int kMajor = 75, kMinor = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
   int major = 0, minor = 0;
   check(l.attribute(&major, kMajor, 0), "cuDeviceGetAttribute");
   check(l.attribute(&minor, kMinor, 0), "cuDeviceGetAttribute");
-  const char* names[] = {"F32", "F16", "BF16"};
-  std::vector<std::string> options{
-      "--gpu-architecture=sm_" + std::to_string(major * 10 + minor), std::string("-DIN=") + names[static_cast<int>(in)],
-      std::string("-DOUT=") + names[static_cast<int>(out)],          "-DV=" + std::to_string(vector),
-      std::string("-DBACKWARD=") + (backward ? "true" : "false"),    "--std=c++17"};
-  std::vector<const char*> pointers;
-  for (const std::string& option : options) pointers.push_back(option.c_str());
-  void* program = nullptr;
-  check(l.nvrtc_create(&program, kSource, "fake_quant.cu", 0, nullptr, nullptr), "nvrtcCreateProgram");
-  if (l.nvrtc_compile(program, static_cast<int>(pointers.size()), pointers.data()) != 0) {
-    size_t size = 0;
-    l.nvrtc_log_size(program, &size);
-    std::string log(size, ' ');
-    l.nvrtc_log(program, log.data());
-    refuse(log);
-  }
-  size_t size = 0;
-  check(l.nvrtc_size(program, &size), "nvrtcGetCUBINSize");
-  std::string code(size, ' ');
-  check(l.nvrtc_code(program, code.data()), "nvrtcGetCUBIN");
+  std::string code = compile(in, out, vector, backward, major * 10 + minor);
   void *module = nullptr, *function = nullptr;
   check(l.load(&module, code.data()), "cuModuleLoadData");
   check(l.function(&function, module, "kernel"), "cuModuleGetFunction");
@@ -166,7 +157,7 @@ void* compile(Type in, Type out, int vector, bool backward) {
 }
 
 void run(const FakeQuantArgs& args, bool backward) {
-  const Library& l = library();
+  const Driver& l = driver();
   void* context = nullptr;
   check(l.current(&context), "cuCtxGetCurrent");
   if (context == nullptr) {  // a thread of autograd that has not touched the GPU yet
@@ -185,7 +176,7 @@ void run(const FakeQuantArgs& args, bool backward) {
   {
     std::lock_guard lock(mutex);
     void*& slot = kernels[{context, static_cast<int>(args.x_type), static_cast<int>(args.y_type), vector, backward}];
-    if (slot == nullptr) slot = compile(args.x_type, args.y_type, vector, backward);
+    if (slot == nullptr) slot = load(args.x_type, args.y_type, vector, backward);
     function = slot;
   }
   long long rows = args.rows, columns = args.columns;
@@ -199,6 +190,31 @@ void run(const FakeQuantArgs& args, bool backward) {
 }
 
 }  // namespace
+
+std::string compile(Type in, Type out, int vector, bool backward, int architecture) {
+  const Compiler& l = compiler();
+  const char* names[] = {"F32", "F16", "BF16"};
+  std::vector<std::string> options{
+      "--gpu-architecture=sm_" + std::to_string(architecture),    std::string("-DIN=") + names[static_cast<int>(in)],
+      std::string("-DOUT=") + names[static_cast<int>(out)],       "-DVECTOR=" + std::to_string(vector),
+      std::string("-DBACKWARD=") + (backward ? "true" : "false"), "--std=c++17"};
+  std::vector<const char*> pointers;
+  for (const std::string& option : options) pointers.push_back(option.c_str());
+  void* program = nullptr;
+  check(l.nvrtc_create(&program, kSource, "fake_quant.cu", 0, nullptr, nullptr), "nvrtcCreateProgram");
+  if (l.nvrtc_compile(program, static_cast<int>(pointers.size()), pointers.data()) != 0) {
+    size_t size = 0;
+    l.nvrtc_log_size(program, &size);
+    std::string log(size, ' ');
+    l.nvrtc_log(program, log.data());
+    refuse(log);
+  }
+  size_t size = 0;
+  check(l.nvrtc_size(program, &size), "nvrtcGetCUBINSize");
+  std::string code(size, ' ');
+  check(l.nvrtc_code(program, code.data()), "nvrtcGetCUBIN");
+  return code;
+}
 
 void fake_quant_forward(const FakeQuantArgs& args) { run(args, false); }
 void fake_quant_backward(const FakeQuantArgs& args) { run(args, true); }

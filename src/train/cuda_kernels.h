@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace octet::train::cuda {
 
@@ -25,5 +26,9 @@ struct FakeQuantArgs {
 /// On the default stream of the current device. Throws device when a kernel cannot be compiled or started.
 void fake_quant_forward(const FakeQuantArgs& args);
 void fake_quant_backward(const FakeQuantArgs& args);
+
+/// The machine code of one kernel for a compute capability (90: sm_90), `vector` elements a thread; needs NVRTC, no
+/// GPU. Throws device when NVRTC is absent or the kernel does not compile.
+std::string compile(Type in, Type out, int vector, bool backward, int architecture);
 
 }  // namespace octet::train::cuda

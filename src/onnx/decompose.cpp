@@ -74,7 +74,7 @@ class Decomposer {
     file_.graph.initializers.push_back({name, ElemType::s64, t});
     return name;
   }
-  std::string constant(float value) {
+  std::string real(float value) {
     std::string name = base_ + "::constant_" + std::to_string(++count_);
     file_.graph.initializers.push_back({name, ElemType::f32, Tensor::scalar(value)});
     return name;
@@ -122,15 +122,15 @@ class Decomposer {
   // Written out where the opset has no node for it.
   bool gelu(const std::string& x, bool tanh_form, const std::string& result) {
     if (!tanh_form) {
-      std::string e = add("Erf", {add("Div", {x, constant(1.4142135623730951f)})});
-      std::string m = add("Mul", {x, add("Add", {e, constant(1.0f)})});
-      add("Mul", {m, constant(0.5f)}, {}, result);
+      std::string e = add("Erf", {add("Div", {x, real(1.4142135623730951f)})});
+      std::string m = add("Mul", {x, add("Add", {e, real(1.0f)})});
+      add("Mul", {m, real(0.5f)}, {}, result);
       return true;
     }
-    std::string cube = add("Mul", {add("Pow", {x, constant(3.0f)}), constant(0.044715f)});
-    std::string inner = add("Mul", {add("Add", {x, cube}), constant(0.7978845608028654f)});
-    std::string m = add("Mul", {x, add("Add", {add("Tanh", {inner}), constant(1.0f)})});
-    add("Mul", {m, constant(0.5f)}, {}, result);
+    std::string cube = add("Mul", {add("Pow", {x, real(3.0f)}), real(0.044715f)});
+    std::string inner = add("Mul", {add("Add", {x, cube}), real(0.7978845608028654f)});
+    std::string m = add("Mul", {x, add("Add", {add("Tanh", {inner}), real(1.0f)})});
+    add("Mul", {m, real(0.5f)}, {}, result);
     return true;
   }
 
@@ -152,7 +152,7 @@ class Decomposer {
     if (node_->integer("transB", 0)) b = turn(b);
     auto alpha = static_cast<float>(node_->number("alpha", 1));
     if (alpha == 1.0f) return add("MatMul", {a, b}, {}, out()), true;
-    add("Mul", {add("MatMul", {a, b}), constant(alpha)}, {}, out());
+    add("Mul", {add("MatMul", {a, b}), real(alpha)}, {}, out());
     return true;
   }
 
@@ -211,11 +211,11 @@ class Decomposer {
   void attend(const std::string& q, const std::string& k, const std::string& v, const std::string& mask,
               const std::string& bias, double scale, int64_t hidden, const std::string& result) {
     std::string turned = add("Transpose", {k}, {integers("perm", {0, 1, 3, 2})});
-    std::string s = add("Mul", {add("MatMul", {q, turned}), constant(static_cast<float>(scale))});
+    std::string s = add("Mul", {add("MatMul", {q, turned}), real(static_cast<float>(scale))});
     if (!bias.empty()) s = add("Add", {s, bias});
     if (!mask.empty()) {
-      std::string real = add("Cast", {unsqueeze(mask, {1, 2})}, {integer("to", 1)});
-      std::string off = add("Mul", {add("Sub", {constant(1.0f), real}), constant(-10000.0f)});
+      std::string kept = add("Cast", {unsqueeze(mask, {1, 2})}, {integer("to", 1)});
+      std::string off = add("Mul", {add("Sub", {real(1.0f), kept}), real(-10000.0f)});
       s = add("Add", {s, off});
     }
     std::string c = add("MatMul", {add("Softmax", {s}, {integer("axis", 3)}), v});

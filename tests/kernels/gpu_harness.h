@@ -92,7 +92,9 @@ inline void expect_close(const Row& row, DType type, const Guarded& got, const G
       ASSERT_NEAR(x, y, tolerance * top) << row.name << " element " << i << " of " << n;
     }
   }
-  if (size_of(type) == 1) EXPECT_LE(apart, std::max<int64_t>(2, n / 100)) << row.name << " of " << n;
+  if (size_of(type) == 1) {
+    EXPECT_LE(apart, std::max<int64_t>(2, n / 100)) << row.name << " of " << n;
+  }
 }
 
 /// Runs every row of the GPU that accepts, for the GPU that is here and for the targets below it: fn(row).

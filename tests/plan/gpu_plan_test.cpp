@@ -24,6 +24,7 @@ struct Case {
   std::string precision;  // fp32, fp16, bf16, or a placement (dynamic: no calibration)
   std::string target;     // empty: the GPU that is here
 };
+void PrintTo(const Case& c, std::ostream* to) { *to << c.precision << ' ' << c.target; }
 
 class Gpu : public testing::TestWithParam<Case> {
  protected:
@@ -165,8 +166,9 @@ TEST_F(GpuEngine, CalibratesAsTheCpuDoes) {
     EXPECT_EQ(statistics.nonfinite(), 0) << tensor;
     EXPECT_EQ(statistics.width(), other.width()) << tensor;
     EXPECT_NEAR(statistics.amax(), other.amax(), 1e-4 * other.amax()) << tensor;
-    if (statistics.bin_exponent() == other.bin_exponent())
+    if (statistics.bin_exponent() == other.bin_exponent()) {
       EXPECT_NEAR(statistics.percentile(99), other.percentile(99), 2 * other.bin_width()) << tensor;
+    }
     uint64_t sum = 0;
     for (uint64_t bin : statistics.bins()) sum += bin;
     EXPECT_EQ(sum, static_cast<uint64_t>(statistics.elements())) << tensor;

@@ -14,6 +14,7 @@ struct Case {
   std::string placement;  // empty: dynamic
   std::string target;
 };
+void PrintTo(const Case& c, std::ostream* to) { *to << c.placement << ' ' << c.target; }
 
 class Int8 : public testing::TestWithParam<Case> {
  protected:
@@ -48,7 +49,9 @@ TEST_P(Int8, MatrixProductsAreIntegers) {
       EXPECT_TRUE(macs == 0 || GetParam().placement == "linear-only") << step.name << ": " << step.note;
     }
   }
-  if (GetParam().placement != "linear-only") EXPECT_GE(int8 / all, 0.95);
+  if (GetParam().placement != "linear-only") {
+    EXPECT_GE(int8 / all, 0.95);
+  }
 }
 
 TEST_P(Int8, ARowHasTheSameBitsInAnyBatchAndOnAnyThreads) {

@@ -40,7 +40,8 @@ void check(cudaError_t error, const char* call) {
        {.what = std::string("the GPU could not do ") + call,
         .expected = std::string("CUDA says: ") + cudaGetErrorName(error) + ", " + cudaGetErrorString(error),
         .hint = memory ? "use smaller batches, or bound them with --max-tokens"
-                       : "if the GPU was lost, make a new session, and where that fails start the program again; see nvidia-smi"});
+                       : "if the GPU was lost, make a new session, and where that fails start the program again; see "
+                         "nvidia-smi"});
 }
 
 Info query() {

@@ -43,6 +43,9 @@ class Dataset {
   /// The same from text in memory; `source` stands for the file's name in errors and endings.
   static Dataset parse(std::string_view content, const std::string& source, const DatasetOptions& options = {});
 
+  /// These rows (numbers from 0) in this order.
+  Dataset pick(std::span<const int64_t> rows) const;
+
   int64_t rows() const noexcept;
   bool has_pair() const noexcept;
   bool has_label() const noexcept;

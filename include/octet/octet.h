@@ -20,6 +20,7 @@
 #include <octet/plan.h>
 #include <octet/progress.h>
 #include <octet/session.h>
+#include <octet/sweep.h>
 #include <octet/system.h>
 #include <octet/tokenizer.h>
 #include <octet/transplant.h>

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "api/metrics.h"
+#include "api/scoring.h"
 #include "core/error.h"
 
 namespace octet {
@@ -25,10 +26,6 @@ std::string lower(std::string text) {
 int64_t rows_used(const Dataset& data, int64_t limit) {
   int64_t rows = data.rows();
   return limit > 0 ? std::min(limit, rows) : rows;
-}
-
-std::span<const float> row_of(const std::vector<float>& values, int64_t row, int64_t width) {
-  return {values.data() + row * width, static_cast<size_t>(width)};
 }
 
 int64_t largest(std::span<const float> row) { return std::max_element(row.begin(), row.end()) - row.begin(); }
@@ -103,15 +100,15 @@ std::vector<int64_t> token_labels(std::span<const std::string> labels, const Dat
 
 namespace {
 
-void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, const std::vector<Encoding>& rows,
-                  const std::vector<float>& values) {
+void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, std::span<const Encoding> rows,
+                  std::span<const float> answers) {
   std::vector<int64_t> expected;
   int64_t token = 0;
   for (size_t r = 0; r < rows.size(); ++r)
     for (int64_t label : token_labels(info.labels, data, static_cast<int64_t>(r), rows[r])) {
       if (label != kNoLabel) {
         expected.push_back(label);
-        e->predictions.push_back(largest(row_of(values, token, e->width)));
+        e->predictions.push_back(static_cast<int64_t>(answers[static_cast<size_t>(token)]));
       }
       ++token;
     }
@@ -164,13 +161,7 @@ EncodedRows encode_rows(const Model& model, const Dataset& data, int64_t max_len
 
 std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, int64_t batch_tokens,
                            const Progress& progress) {
-  bool per_token = false;
-  switch (session.plan().info().task) {
-    case Task::encoder:
-    case Task::token_classification:
-    case Task::question_answering: per_token = true; break;
-    default: break;
-  }
+  const bool per_token = answers_per_token(session.plan().info().task);
   std::vector<int64_t> lengths, first;  // first: output row of each text
   int64_t outputs = 0;
   for (const Encoding& row : rows) {
@@ -199,15 +190,11 @@ std::vector<float> run_all(Session& session, const std::vector<Encoding>& rows, 
   return result;
 }
 
-namespace {
+bool answers_per_token(Task task) noexcept {
+  return task == Task::encoder || task == Task::token_classification || task == Task::question_answering;
+}
 
-/// What the rows should give; checked before the work.
-struct Answers {
-  std::vector<int64_t> labels;
-  std::vector<double> numbers;
-};
-
-Answers answers_of(const ModelInfo& info, const Dataset& data, int64_t rows) {
+Expected expected_answers(const ModelInfo& info, const Dataset& data, int64_t rows) {
   if (info.task == Task::encoder || info.task == Task::question_answering)
     fail(ErrorCode::unsupported, {.what = "cannot evaluate a model for " + std::string(name(info.task)),
                                   .expected = "expected sequence or token classification, regression, or embeddings",
@@ -215,59 +202,64 @@ Answers answers_of(const ModelInfo& info, const Dataset& data, int64_t rows) {
   if (info.problem_type == "multi_label_classification")
     fail(ErrorCode::unsupported,
          {.what = "cannot evaluate a model with several labels a text", .where = "in " + info.source});
-  Answers answers;
+  Expected expected;
   if (info.task == Task::sequence_classification) {
     std::vector<int32_t> ids = resolve_labels(data, info.labels);
-    answers.labels.assign(ids.begin(), ids.begin() + rows);
+    expected.labels.assign(ids.begin(), ids.begin() + rows);
   }
   if (info.task == Task::embedding && !data.has_pair())
     fail(ErrorCode::invalid_argument, {.what = "cannot evaluate an embedding model",
                                        .expected = "expected pairs of texts with a number each",
                                        .where = "in " + data.source(),
                                        .hint = "name the columns with --text, --pair and --label"});
-  if (info.task == Task::regression || info.task == Task::embedding) answers.numbers = label_numbers(data);
-  answers.numbers.resize(std::min(answers.numbers.size(), static_cast<size_t>(rows)));
-  return answers;
+  if (info.task == Task::regression || info.task == Task::embedding) expected.numbers = label_numbers(data);
+  expected.numbers.resize(std::min(expected.numbers.size(), static_cast<size_t>(rows)));
+  return expected;
 }
 
-}  // namespace
+std::vector<float> answers(const ModelInfo& info, std::span<const float> values, int64_t width) {
+  std::vector<float> result;
+  const int64_t vectors = static_cast<int64_t>(values.size()) / std::max<int64_t>(width, 1);
+  auto vector = [&](int64_t v) { return values.subspan(static_cast<size_t>(v * width), static_cast<size_t>(width)); };
+  for (int64_t v = 0; v < vectors; ++v) {
+    if (info.task == Task::regression) result.push_back(vector(v)[0]);
+    else if (info.task != Task::embedding) result.push_back(static_cast<float>(largest(vector(v))));
+    else if (v % 2 == 1) result.push_back(static_cast<float>(cosine(vector(v - 1), vector(v))));
+  }
+  return result;
+}
+
+void score(const ModelInfo& info, const Dataset& data, std::span<const Encoding> rows, const Expected& expected,
+           std::span<const float> answers, Evaluation* e) {
+  if (info.task == Task::token_classification) return score_tokens(e, info, data, rows, answers);
+  if (info.task == Task::sequence_classification) {
+    e->predictions.assign(answers.begin(), answers.end());
+    return score_labels(e, expected.labels, static_cast<int64_t>(info.labels.size()));
+  }
+  e->scores.assign(answers.begin(), answers.end());
+  score_numbers(e, expected.numbers);
+}
 
 Evaluation score_outputs(const ModelInfo& info, const Dataset& data, const EncodedRows& encoded,
                          std::vector<float> values) {
   Evaluation e;
   e.rows = static_cast<int64_t>(encoded.rows.size()) / (is_pair_of_embeddings(info, data) ? 2 : 1);
   e.truncated = encoded.truncated;
-  const Answers answers = answers_of(info, data, e.rows);
+  const Expected expected = expected_answers(info, data, e.rows);
   int64_t output_rows = static_cast<int64_t>(encoded.rows.size());
   if (info.task == Task::token_classification) {
     output_rows = 0;
     for (const Encoding& row : encoded.rows) output_rows += row.size();
   }
   e.width = static_cast<int64_t>(values.size()) / std::max<int64_t>(output_rows, 1);
-  switch (info.task) {
-    case Task::sequence_classification:
-      for (int64_t r = 0; r < e.rows; ++r) e.predictions.push_back(largest(row_of(values, r, e.width)));
-      score_labels(&e, answers.labels, static_cast<int64_t>(info.labels.size()));
-      break;
-    case Task::regression:
-      for (int64_t r = 0; r < e.rows; ++r) e.scores.push_back(values[static_cast<size_t>(r * e.width)]);
-      score_numbers(&e, answers.numbers);
-      break;
-    case Task::embedding:
-      for (int64_t r = 0; r < e.rows; ++r)
-        e.scores.push_back(
-            static_cast<float>(cosine(row_of(values, 2 * r, e.width), row_of(values, 2 * r + 1, e.width))));
-      score_numbers(&e, answers.numbers);
-      break;
-    default: score_tokens(&e, info, data, encoded.rows, values); break;
-  }
+  score(info, data, encoded.rows, expected, answers(info, values, e.width), &e);
   e.outputs = std::move(values);
   return e;
 }
 
 Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions& options, const Progress& progress) {
   const ModelInfo& info = session.plan().info();
-  answers_of(info, data, rows_used(data, options.limit));
+  expected_answers(info, data, rows_used(data, options.limit));
   EncodedRows encoded = encode_rows(session.plan(), data, options.max_length, options.limit, options.threads);
   auto begin = std::chrono::steady_clock::now();
   std::vector<float> values = run_all(session, encoded.rows, options.batch_tokens, progress);

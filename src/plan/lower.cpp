@@ -894,7 +894,7 @@ class Lowering {
 Program lower(const Graph& graph, const LowerOptions& options) {
   Graph prepared = graph;
   remove_off_quantizers(prepared, !options.fuse);
-  share_quantizers(prepared);
+  if (options.share) share_quantizers(prepared);
   if (!options.fuse) fold_weight_quantizers(prepared);
   prepared.remove_dead();
   return Lowering(prepared, options).run();

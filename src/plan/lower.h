@@ -19,6 +19,8 @@ struct LowerOptions {
   /// Unfused only: products are summed in f64, so that rounding of the float kernels does not move quantizers (the
   /// simulate backend).
   bool exact = false;
+  /// Quantizers that are alike become one. Without it (unfused only) each stays a step of its own.
+  bool share = true;
 };
 
 /// Fails with `unsupported`, listing every node that no kernel accepts, and with `invalid_argument` for a fused program

@@ -34,4 +34,13 @@ struct QuantizeOptions {
 /// Places quantizers with all ranges set. Returns what was done: "static (residual-channel, auto)", "dynamic".
 std::string quantize_graph(Graph& graph, const QuantizeOptions& options);
 
+/// Ranges with the strength of channel balancing chosen edge by edge: the one whose product is nearest to float on
+/// `rows`. `edges` gets (node, error before, error after, strength), errors as noise over signal in power.
+struct BalancedEdge {
+  std::string node;
+  double before = 0, after = 0, strength = 0;
+};
+Calibration balance_graph(const Graph& graph, const Calibration& calibration, std::span<const CalibrationRow> rows,
+                          std::vector<BalancedEdge>* edges, int threads, const Progress& progress);
+
 }  // namespace octet

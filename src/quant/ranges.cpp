@@ -148,7 +148,9 @@ class Chooser {
     }
     std::vector<float> vector = ranges;
     if (!weights.empty()) {
-      const double strength = options_.strength;
+      double strength = options_.strength;
+      for (size_t i : group)
+        if (auto own = options_.strengths.find(node(i).name); own != options_.strengths.end()) strength = own->second;
       float widest = *std::max_element(columns.begin(), columns.end());
       std::vector<double> shape(ranges.size());
       double stretch = 0.0;  // the least factor that lets every channel reach its range
@@ -194,12 +196,18 @@ class Chooser {
       for (float& range : side.ranges) range = with_floor(range, largest);
     }
     const bool both = sides[0].quantizer >= 0 && sides[1].quantizer >= 0;
+    const auto own_strength = options_.strengths.find(node(scores).name);
+    const double share = both && own_strength != options_.strengths.end() ? own_strength->second : 0.5;
     for (size_t s = 0; s < 2; ++s) {
       Side& side = sides[s];
       if (side.quantizer < 0) continue;
       const size_t width = side.ranges.size(), head = width / static_cast<size_t>(heads);
       std::vector<float> scale(width);
       for (size_t begin = 0; begin < width; begin += head) {
+        if (share != 0.5) {
+          lean_to(share, s == 0, side.ranges, sides[1 - s].ranges, begin, head, side.spec, &scale);
+          continue;
+        }
         double reach = 0.0;
         for (size_t c = begin; c < begin + head; ++c) {
           double own = side.ranges[c], other = both ? sides[1 - s].ranges[c] : own;
@@ -216,6 +224,19 @@ class Chooser {
       set_quantizer_input(graph_, index, 1, Tensor::from(std::span<const float>(scale), {static_cast<int64_t>(width)}));
       how_[node(index).name] = side.how + (both ? ", balanced" : "") + ", per channel";
     }
+  }
+
+  /// The shares of a head's channels where q takes own^share / other^(1 - share), and k the inverse of that.
+  static void lean_to(double share, bool query, const std::vector<float>& own, const std::vector<float>& other,
+                      size_t begin, size_t count, const QuantSpec& spec, std::vector<float>* scale) {
+    auto lean = [&](size_t c) {
+      const double q = query ? own[c] : other[c], k = query ? other[c] : own[c];
+      const double l = std::pow(q, share) / std::pow(k, 1.0 - share);
+      return query ? l : 1.0 / l;
+    };
+    double reach = 0.0;
+    for (size_t c = begin; c < begin + count; ++c) reach = std::max(reach, own[c] / lean(c));
+    for (size_t c = begin; c < begin + count; ++c) (*scale)[c] = static_cast<float>(lean(c) * reach / spec.bound());
   }
 
   void share_attention_ranges() {

@@ -36,6 +36,9 @@ struct MethodOptions {
   /// train file that calibration did not use (mean cosine to FP32: 0.5: 0.939, 0.7: 0.9929, 0.8: 0.9958, 0.9: 0.9973,
   /// 1: 0.9970).
   double strength = 0.9;
+  /// Of single edges: by the name of an input quantizer of a linear; by the name of an attention's scores for q against
+  /// k, where 0.5 gives both the same share.
+  std::map<std::string, double> strengths;
   double gelu_clip = 0.0;  ///< > 0: inputs of linears behind a GELU get a range of at most this
   bool shared_qkv =
       false;  ///< q, k and v of an attention get the largest of their three ranges (one scale a tensor only)

@@ -199,6 +199,20 @@ Dataset Dataset::parse(std::string_view content, const std::string& source, cons
   return Dataset(std::move(state));
 }
 
+Dataset Dataset::pick(std::span<const int64_t> rows) const {
+  auto state = std::make_shared<State>();
+  for (int64_t row : rows) {
+    OCTET_CHECK(row >= 0 && row < this->rows(), "a row that is not there");
+    state->rows.push_back(state_->rows[static_cast<size_t>(row)]);
+  }
+  state->columns = state_->columns;
+  state->source = state_->source;
+  state->text_column = state_->text_column;
+  state->pair_column = state_->pair_column;
+  state->label_column = state_->label_column;
+  return Dataset(std::move(state));
+}
+
 int64_t Dataset::rows() const noexcept { return static_cast<int64_t>(state_->rows.size()); }
 bool Dataset::has_pair() const noexcept { return !state_->pair_column.empty(); }
 bool Dataset::has_label() const noexcept { return !state_->label_column.empty(); }

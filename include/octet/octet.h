@@ -15,10 +15,12 @@
 #include <octet/diff.h>
 #include <octet/error.h>
 #include <octet/evaluate.h>
+#include <octet/health.h>
 #include <octet/model.h>
 #include <octet/onnx.h>
 #include <octet/plan.h>
 #include <octet/progress.h>
+#include <octet/report.h>
 #include <octet/session.h>
 #include <octet/sweep.h>
 #include <octet/system.h>

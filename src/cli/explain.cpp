@@ -1,10 +1,14 @@
 // octet explain: every step of a plan, its kernel, and why no better one was taken.
 #include <fmt/format.h>
+#include <octet/evaluate.h>
+#include <octet/health.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "cli/data_options.h"
 #include "cli/model_source.h"
 #include "cli/shape.h"
 #include "cli/verbs.h"
@@ -20,7 +24,51 @@ struct Options {
   std::string shape;
   int repeats = 20;
   int threads = 0;
+  DataOptions data;
+  int64_t limit = 64;
 };
+
+/// The plan's values on data: against float where the folder is there, and how full the integers are.
+void explain_data(const Options& options, const Console& console) {
+  Plan plan = load_plan(options.source, console);
+  if (kind_of(options.source.path) != PathKind::folder)
+    refuse(ErrorCode::invalid_argument, {.what = fmt::format("cannot compare {} with float", options.source.path),
+                                         .expected = "a compiled plan holds no float weights",
+                                         .hint = "pass the Hugging Face folder and the --calib it was compiled with"});
+  Plan reference = compile(load_model(options.source.path), {.precision = Precision::fp32});
+  Dataset data = load_data(options.data, options.limit);
+  EncodedRows encoded = encode_rows(plan, data, options.source.max_length, 0, options.threads);
+  constexpr double kLimit = 15;
+  HealthReport report = tensor_health(reference, plan, encoded.rows, kLimit, options.threads);
+  Table table({"value", "kernel", "dB", "cosine", "saturated %", "zero %"}, {0, 1});
+  Json values = Json::array();
+  for (const TensorHealth& t : report.tensors) {
+    table.add({short_sum(t.value), t.kernel,
+               t.compared && std::isfinite(t.sqnr_db) ? fmt::format("{:.1f}", t.sqnr_db) : "-",
+               t.compared ? fmt::format("{:.5f}", t.cosine) : "-",
+               t.integer ? fmt::format("{:.3f}", 100 * t.saturation) : "-",
+               t.integer ? fmt::format("{:.1f}", 100 * t.zeros) : "-"});
+    values.push_back({{"value", t.value},
+                      {"step", t.step},
+                      {"kernel", t.kernel},
+                      {"elements", t.elements},
+                      {"sqnr_db", t.compared && std::isfinite(t.sqnr_db) ? Json(t.sqnr_db) : Json(nullptr)},
+                      {"cosine", t.compared ? Json(t.cosine) : Json(nullptr)},
+                      {"saturation", t.integer ? Json(t.saturation) : Json(nullptr)},
+                      {"zeros", t.integer ? Json(t.zeros) : Json(nullptr)}});
+  }
+  console.say(table.text());
+  const bool diverges = report.first_diverging >= 0;
+  const std::string first = diverges ? report.tensors[static_cast<size_t>(report.first_diverging)].value : "";
+  console.say(diverges ? fmt::format("the first value below {:.0f} dB is {}", kLimit, first)
+                       : fmt::format("no value is below {:.0f} dB", kLimit));
+  console.say(fmt::format("{} texts, {} tokens", format_count(report.texts), format_count(report.tokens)));
+  console.result({{"first_diverging", diverges ? Json(first) : Json(nullptr)},
+                  {"limit_db", kLimit},
+                  {"texts", report.texts},
+                  {"tokens", report.tokens},
+                  {"values", values}});
+}
 
 void explain(const Options& options, const Console& console) {
   Plan plan = load_plan(options.source, console);
@@ -90,7 +138,13 @@ void add_explain(CLI::App& app, Console& console) {
   verb->add_option("--repeats", options->repeats, "Timed runs; 0 leaves times out (default: 20)")
       ->check(CLI::NonNegativeNumber);
   verb->add_option("--threads", options->threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
-  verb->callback([options, &console] { explain(*options, console); });
+  add_data_options(verb, &options->data);
+  verb->add_option("--limit", options->limit, "With --data: rows used, from the first on (default: 64)")
+      ->check(CLI::PositiveNumber);
+  verb->callback([options, &console] {
+    if (options->data.path.empty()) explain(*options, console);
+    else explain_data(*options, console);
+  });
 }
 
 }  // namespace octet::cli

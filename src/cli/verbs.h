@@ -20,6 +20,7 @@ void add_finetune(CLI::App& app, Console& console);
 void add_qat(CLI::App& app, Console& console);
 void add_transplant(CLI::App& app, Console& console);
 void add_sweep(CLI::App& app, Console& console);
+void add_report(CLI::App& app, Console& console);
 
 /// A subcommand with --json and an example at the end of its help.
 CLI::App* add_verb(CLI::App& app, Console& console, const char* name, const char* description, const char* example);

@@ -1,0 +1,52 @@
+// What a report holds, before it is written down.
+#pragma once
+
+#include <octet/bench.h>
+#include <octet/plan.h>
+#include <octet/sweep.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace octet {
+
+struct ReportForm {
+  std::string name, device, precision;
+  std::string absent;  ///< why it was not measured
+  double metric = 0, cosine = 1;
+  double int8_work_fraction = 0;
+  int64_t weight_bytes = 0;
+  std::vector<BenchResult> shapes;
+  BenchResult real;  ///< the data's own rows, 32 a batch
+};
+
+struct ReportHistogram {
+  std::string tensor, quantizer;
+  double bin_width = 0, range = 0, largest = 0;
+  std::vector<double> counts;
+};
+
+struct ReportOp {
+  std::string name, kind, precision;
+  double ms = 0, floor_ms = 0;
+};
+
+struct ReportData {
+  ModelInfo info;
+  std::string metric, metric_reason, cpu, target, version, data, placement, method;
+  int64_t rows = 0, tokens = 0;
+  int threads = 0;
+  std::vector<ReportForm> forms;
+  std::optional<Sensitivity> layers;
+  std::vector<ReportHistogram> histograms;
+  std::vector<ReportOp> ops;
+  int64_t op_batch = 0, op_length = 0;
+  double copy_gb_per_s = 0, best_gmacs = 0;
+};
+
+std::string report_json(const ReportData& data);
+std::string report_markdown(const ReportData& data);
+std::string report_html(const ReportData& data);
+
+}  // namespace octet

@@ -1,0 +1,289 @@
+// A report as one HTML page: tables and SVG pictures, styled for light, dark, print and phones, without script.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <map>
+
+#include "api/report_data.h"
+
+namespace octet {
+
+namespace {
+
+std::string number(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.*f", digits, std::isfinite(value) ? value : 0.0);
+  return text;
+}
+
+std::string escape(const std::string& text) {
+  std::string result;
+  for (char c : text) {
+    if (c == '<') result += "&lt;";
+    else if (c == '>') result += "&gt;";
+    else if (c == '&') result += "&amp;";
+    else if (c == '"') result += "&quot;";
+    else if (static_cast<unsigned char>(c) >= 32) result += c;
+  }
+  return result;
+}
+
+constexpr double kWidth = 640, kHeight = 300, kLeft = 56, kRight = 16, kTop = 16, kBottom = 40;
+
+/// One picture with axes.
+class Picture {
+ public:
+  Picture(const std::string& title, double x_lo, double x_hi, double y_lo, double y_hi)
+      : x_lo_(x_lo), x_hi_(x_hi > x_lo ? x_hi : x_lo + 1), y_lo_(y_lo), y_hi_(y_hi > y_lo ? y_hi : y_lo + 1) {
+    body_ = "<svg viewBox=\"0 0 640 300\" role=\"img\" aria-label=\"" + escape(title) + "\"><title>" + escape(title) +
+            "</title>";
+  }
+  double x(double value) const { return kLeft + (value - x_lo_) / (x_hi_ - x_lo_) * (kWidth - kLeft - kRight); }
+  double y(double value) const {
+    return kHeight - kBottom - (value - y_lo_) / (y_hi_ - y_lo_) * (kHeight - kTop - kBottom);
+  }
+  void text(double px, double py, const std::string& words, const char* anchor = "start") {
+    body_ += "<text x=\"" + number(px, 1) + "\" y=\"" + number(py, 1) + "\" text-anchor=\"" + anchor + "\">" +
+             escape(words) + "</text>";
+  }
+  void line(double x1, double y1, double x2, double y2, const char* style) {
+    body_ += "<line class=\"" + std::string(style) + "\" x1=\"" + number(x1, 1) + "\" y1=\"" + number(y1, 1) +
+             "\" x2=\"" + number(x2, 1) + "\" y2=\"" + number(y2, 1) + "\"/>";
+  }
+  void bar(double px, double py, double width, double height, const std::string& style, const std::string& says) {
+    body_ += "<rect class=\"" + style + "\" x=\"" + number(px, 2) + "\" y=\"" + number(py, 2) + "\" width=\"" +
+             number(std::max(width, 0.0), 2) + "\" height=\"" + number(std::max(height, 0.0), 2) + "\"><title>" +
+             escape(says) + "</title></rect>";
+  }
+  void dot(double px, double py, const std::string& style, const std::string& says) {
+    body_ += "<circle class=\"" + style + "\" cx=\"" + number(px, 1) + "\" cy=\"" + number(py, 1) +
+             "\" r=\"5\"><title>" + escape(says) + "</title></circle>";
+  }
+  void path(const std::vector<std::pair<double, double>>& points, const std::string& style) {
+    body_ += "<polyline class=\"" + style + " trace\" points=\"";
+    for (auto [px, py] : points) body_ += number(px, 1) + "," + number(py, 1) + " ";
+    body_ += "\"/>";
+  }
+  void axes(const std::string& across, const std::string& up, int x_digits, int y_digits) {
+    for (int i = 0; i <= 4; ++i) {
+      const double at = y_lo_ + (y_hi_ - y_lo_) * i / 4;
+      line(kLeft, y(at), kWidth - kRight, y(at), "grid");
+      text(kLeft - 6, y(at) + 4, number(at, y_digits), "end");
+      if (x_digits < 0) continue;
+      const double ax = x_lo_ + (x_hi_ - x_lo_) * i / 4;
+      text(x(ax), kHeight - kBottom + 16, number(ax, x_digits), i == 0 ? "start" : i == 4 ? "end" : "middle");
+    }
+    text(kWidth - kRight, kHeight - 6, across, "end");
+    text(4, 12, up);
+  }
+  std::string done(const std::string& caption) const {
+    return "<figure>" + body_ + "</svg><figcaption>" + escape(caption) + "</figcaption></figure>\n";
+  }
+
+ private:
+  double x_lo_, x_hi_, y_lo_, y_hi_;
+  std::string body_;
+};
+
+std::vector<const ReportForm*> measured(const ReportData& r) {
+  std::vector<const ReportForm*> forms;
+  for (const ReportForm& f : r.forms)
+    if (f.absent.empty()) forms.push_back(&f);
+  return forms;
+}
+
+std::string style_of(size_t form) { return "c" + std::to_string(form % 3); }
+
+std::string legend(const ReportData& r) {
+  std::string text = "<p class=\"legend\">";
+  size_t i = 0;
+  for (const ReportForm* f : measured(r))
+    text += "<span class=\"" + style_of(i++) + "\">&#9632;</span> " + f->precision + " ";
+  return text + "</p>\n";
+}
+
+std::string pareto(const ReportData& r) {
+  const std::vector<const ReportForm*> forms = measured(r);
+  const bool metric = !r.metric.empty();
+  double slow = 0, low = 1e30, high = -1e30;
+  auto value = [&](const ReportForm& f) { return metric ? f.metric : f.cosine; };
+  auto ms = [](const ReportForm& f) { return f.real.rows_per_s > 0 ? 1000 / f.real.rows_per_s : 0; };
+  for (const ReportForm* f : forms) {
+    slow = std::max(slow, ms(*f)), low = std::min(low, value(*f)), high = std::max(high, value(*f));
+  }
+  const double margin = std::max(0.001, (high - low) * 0.2);
+  Picture p("Accuracy against time", 0, slow * 1.15, low - margin, high + margin);
+  p.axes("ms a row, real lengths", metric ? r.metric : "cosine to FP32", 2, 4);
+  for (size_t i = 0; i < forms.size(); ++i) {
+    const double px = p.x(ms(*forms[i])), py = p.y(value(*forms[i]));
+    p.dot(px, py, style_of(i), forms[i]->precision + ": " + number(ms(*forms[i]), 3) + " ms");
+    p.text(px + 9, py - 7, forms[i]->precision);
+  }
+  return p.done("Accuracy against time: up and left is better.");
+}
+
+std::string latency(const ReportData& r) {
+  const std::vector<const ReportForm*> forms = measured(r);
+  std::map<int64_t, bool> batches;
+  for (const BenchResult& b : forms.front()->shapes) batches[b.batch] = true;
+  std::string all;
+  for (const auto& [batch, unused] : batches) {
+    double longest = 0, slowest = 0;
+    for (const ReportForm* f : forms)
+      for (const BenchResult& b : f->shapes)
+        if (b.batch == batch)
+          longest = std::max(longest, static_cast<double>(b.seq)), slowest = std::max(slowest, b.p95_ms);
+    Picture p("Latency by length, batch " + std::to_string(batch), 0, longest, 0, slowest * 1.05);
+    p.axes("tokens a row", "ms", 0, slowest < 10 ? 2 : 0);
+    for (size_t i = 0; i < forms.size(); ++i) {
+      std::vector<std::pair<double, double>> line;
+      for (const BenchResult& b : forms[i]->shapes) {
+        if (b.batch != batch) continue;
+        line.emplace_back(p.x(static_cast<double>(b.seq)), p.y(b.median_ms));
+        p.line(p.x(static_cast<double>(b.seq)), p.y(b.min_ms), p.x(static_cast<double>(b.seq)), p.y(b.p95_ms),
+               "spread");
+        p.dot(line.back().first, line.back().second, style_of(i),
+              forms[i]->precision + " " + std::to_string(b.seq) + " tokens: " + number(b.median_ms, 3) + " ms");
+      }
+      std::sort(line.begin(), line.end());
+      p.path(line, style_of(i));
+    }
+    all +=
+        p.done("Batch " + std::to_string(batch) + ": medians; the bars reach from the fastest to the 95th percentile.");
+  }
+  return all + legend(r);
+}
+
+std::string layers(const ReportData& r) {
+  if (!r.layers || r.layers->rows.empty()) return "<p>Layer sensitivity was left out.</p>";
+  std::vector<const SensitivityRow*> rows;
+  for (const SensitivityRow& row : r.layers->rows) rows.push_back(&row);
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const SensitivityRow* a, const SensitivityRow* b) { return a->layer < b->layer; });
+  double most = 0;
+  for (const SensitivityRow* row : rows) most = std::max(most, 100 * row->only->relative_error);
+  Picture p("Error by layer", 0, static_cast<double>(rows.size()), 0, most * 1.1);
+  p.axes("layer", "% error", -1, 1);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const double error = 100 * rows[i]->only->relative_error, left = p.x(static_cast<double>(i) + 0.15),
+                 right = p.x(static_cast<double>(i) + 0.85);
+    p.bar(left, p.y(error), right - left, p.y(0) - p.y(error), "c1", rows[i]->name + ": " + number(error, 2) + " %");
+    p.text((left + right) / 2, kHeight - kBottom + 16, rows[i]->layer < 0 ? "other" : std::to_string(rows[i]->layer),
+           "middle");
+  }
+  return p.done("Relative error of the output with only this layer quantized, on " +
+                std::to_string(r.layers->data_rows) + " rows.");
+}
+
+std::string histograms(const ReportData& r) {
+  std::string all;
+  for (const ReportHistogram& h : r.histograms) {
+    double most = 1;
+    for (double count : h.counts) most = std::max(most, count);
+    Picture p(h.tensor, 0, h.bin_width * static_cast<double>(h.counts.size()), 0, std::log10(most) * 1.05);
+    p.axes("magnitude", "log10 of values", 2, 1);
+    for (size_t b = 0; b < h.counts.size(); ++b) {
+      if (h.counts[b] < 1) continue;
+      const double left = p.x(h.bin_width * static_cast<double>(b)),
+                   right = p.x(h.bin_width * static_cast<double>(b + 1));
+      const double top = p.y(std::max(0.05, std::log10(h.counts[b])));
+      p.bar(left, top, right - left - 0.5, p.y(0) - top, "c1", number(h.counts[b], 0));
+    }
+    const double edge = std::min(h.range, h.bin_width * static_cast<double>(h.counts.size()));
+    p.line(p.x(edge), kTop, p.x(edge), p.y(0), "mark");
+    all += p.done(h.tensor + ": range " + number(h.range, 3) + " (widest channel), largest " + number(h.largest, 3));
+  }
+  return all;
+}
+
+std::string times(const ReportData& r) {
+  std::map<std::string, std::pair<double, double>> kinds;
+  for (const ReportOp& op : r.ops) {
+    auto& sum = kinds[op.kind + " " + op.precision];
+    sum.first += op.ms, sum.second += op.floor_ms;
+  }
+  double most = 0;
+  for (const auto& [kind, sum] : kinds) most = std::max(most, std::max(sum.first, sum.second));
+  Picture p("Time by kind of step", 0, static_cast<double>(kinds.size()), 0, most * 1.1);
+  p.axes("", "ms", -1, most < 1 ? 3 : 1);
+  size_t i = 0;
+  for (const auto& [kind, sum] : kinds) {
+    const auto at = static_cast<double>(i++);
+    const double w = p.x(at + 0.4) - p.x(at + 0.1);
+    p.bar(p.x(at + 0.1), p.y(sum.first), w, p.y(0) - p.y(sum.first), "c1", kind + ": " + number(sum.first, 4) + " ms");
+    p.bar(p.x(at + 0.5), p.y(sum.second), w, p.y(0) - p.y(sum.second), "c0",
+          kind + " floor: " + number(sum.second, 4) + " ms");
+    p.text(p.x(at + 0.5), kHeight - kBottom + (i % 2 == 0 ? 30 : 16), kind, "middle");
+  }
+  return p.done("Static INT8 at " + std::to_string(r.op_batch) + "x" + std::to_string(r.op_length) +
+                ": measured, and beside it the floor: the larger of its products at the fastest product step's rate (" +
+                number(r.best_gmacs, 0) +
+                " G multiply-accumulates a second) and its bytes at the rate of copying memory (" +
+                number(r.copy_gb_per_s, 1) + " GB/s). Data in caches can be faster than that.");
+}
+
+std::string table(const ReportData& r) {
+  std::string text = "<div class=\"wide\"><table><thead><tr><th>form<th>device<th>precision<th>" +
+                     escape(r.metric.empty() ? "metric" : r.metric) +
+                     "<th>cosine<th>INT8 %<th>MB<th>rows/s<th>speed-up</tr></thead><tbody>";
+  const double base = r.forms.front().real.rows_per_s;
+  for (const ReportForm& f : r.forms) {
+    text += "<tr><td>" + escape(f.name) + "<td>" + escape(f.device) + "<td>" + escape(f.precision);
+    if (!f.absent.empty()) {
+      text += "<td colspan=\"6\" class=\"absent\">not measured: " + escape(f.absent) + "</tr>";
+      continue;
+    }
+    text += "<td>" + (r.metric.empty() ? std::string("-") : number(f.metric, 4)) + "<td>" + number(f.cosine, 4) +
+            "<td>" + number(100 * f.int8_work_fraction, 1) + "<td>" +
+            number(static_cast<double>(f.weight_bytes) / 1e6, 1) + "<td>" + number(f.real.rows_per_s, 1) + "<td>" +
+            number(base > 0 ? f.real.rows_per_s / base : 0, 2) + "x</tr>";
+  }
+  text +=
+      "</tbody></table></div>\n<h2>Latency</h2><div class=\"wide\"><table><thead><tr><th>precision<th>shape<th>median "
+      "ms<th>sd<th>min<th>95p<th>rows/s</tr></thead><tbody>";
+  for (const ReportForm& f : r.forms)
+    for (const BenchResult& b : f.shapes)
+      text += "<tr><td>" + escape(f.precision) + "<td>" + std::to_string(b.batch) + "x" + std::to_string(b.seq) +
+              "<td>" + number(b.median_ms, 3) + "<td>" + number(b.sd_ms, 3) + "<td>" + number(b.min_ms, 3) + "<td>" +
+              number(b.p95_ms, 3) + "<td>" + number(b.rows_per_s, 1) + "</tr>";
+  return text + "</tbody></table></div>\n";
+}
+
+constexpr const char* kStyle = R"(
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#667;--paper:#fff;--line:#d5d9e0;--a:#8a93a3;--b:#1f6feb;--c:#d9822b;--m:#c62828}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa4b2;--paper:#12151a;--line:#343b46;--a:#7d8798;--b:#58a6ff;--c:#f0a35a;--m:#ff6b6b}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:60rem;padding:1rem;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p,figcaption{color:var(--soft);font-size:.9rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;overflow-wrap:normal}
+th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}.absent{text-align:left;color:var(--soft);white-space:normal}
+figure{margin:1rem 0;break-inside:avoid}svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
+.grid{stroke:var(--line)}.mark{stroke:var(--m);stroke-width:2}.spread{stroke:var(--soft);stroke-width:2}
+.c0{fill:var(--a);color:var(--a)}.c1{fill:var(--b);color:var(--b)}.c2{fill:var(--c);color:var(--c)}
+.trace{fill:none;stroke:currentColor;stroke-width:2}
+@media print{:root{--ink:#000;--soft:#333;--paper:#fff;--line:#bbb}body{max-width:none;font-size:11pt}h2{break-after:avoid}}
+)";
+
+}  // namespace
+
+std::string report_html(const ReportData& r) {
+  std::string page =
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\"><link rel=\"icon\" href=\"data:,\"><title>octet "
+      "report</title><style>" +
+      std::string(kStyle) + "</style></head><body>\n<h1>" + escape(r.info.source) + "</h1>\n<p>" +
+      std::to_string(r.rows) + " rows of " + escape(r.data) + ", " + std::to_string(r.tokens) + " tokens &middot; " +
+      escape(r.cpu) + " (" + escape(r.target) + "), " + std::to_string(r.threads) + " threads &middot; octet " +
+      escape(r.version) + ", placement " + escape(r.placement) + ", ranges by " + escape(r.method) + "</p>\n";
+  if (!r.metric_reason.empty()) page += "<p>" + escape(r.metric_reason) + "</p>\n";
+  page += table(r) + "<h2>Accuracy and time</h2>\n" + pareto(r) +
+          "<h2>Latency by length and batch</h2>\n<div class=\"pair\">" + latency(r) + "</div>\n<h2>Layers</h2>\n" +
+          layers(r) + "<h2>Where the time goes</h2>\n" + times(r) +
+          "<h2>Activations and their ranges</h2>\n<p>The tensors with the longest tails; the line is the chosen "
+          "range.</p>\n<div class=\"pair\">" +
+          histograms(r) + "</div>\n</body></html>\n";
+  return page;
+}
+
+}  // namespace octet

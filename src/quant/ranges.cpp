@@ -93,19 +93,28 @@ class Chooser {
 
   /// Each channel's range: its maximum, at most the tensor's range, and at least the median of all channels: what
   /// calibration saw of a quiet channel is no bound for what it may do, and resolution beyond the median's gains
-  /// nothing.
-  std::vector<float> channel_ranges(ValueId value, const QuantSpec& spec, std::string* how) const {
+  /// nothing. But where what the channel is multiplied with (`other`, by channel) stands out by more than kLoud, its
+  /// resolution matters as much more, and the bound falls by as much.
+  std::vector<float> channel_ranges(ValueId value, const QuantSpec& spec, std::string* how,
+                                    const std::vector<float>& other = {}) const {
     const TensorStatistics& known = statistics(value);
     bool automatic = options_.method.kind == Method::Kind::automatic;
     float limit = clip(value, tensor_range(known, reference(value), spec,
                                            automatic ? Method{Method::Kind::max} : options_.method, how));
     std::vector<float> ranges = known.channel_amax();
     for (float& range : ranges) range = std::min(range, limit);
-    std::vector<float> sorted = ranges;
-    auto middle = sorted.begin() + static_cast<int64_t>(sorted.size() / 2);
-    std::nth_element(sorted.begin(), middle, sorted.end());
-    for (float& range : ranges) range = std::max(range, *middle);
+    const float middle = median(ranges), usual = other.size() == ranges.size() ? median(other) : 0.0f;
+    constexpr float kLoud = 8.0f;
+    for (size_t c = 0; c < ranges.size(); ++c) {
+      const bool loud = usual > 0.0f && other[c] > kLoud * usual;
+      ranges[c] = std::max(ranges[c], loud ? middle * usual / other[c] : middle);
+    }
     return ranges;
+  }
+  static float median(std::vector<float> values) {
+    auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
   }
 
   /// All static quantizers of one activation.
@@ -128,13 +137,9 @@ class Chooser {
   void channels(ValueId value, const std::vector<size_t>& group) {
     QuantSpec spec = spec_of(node(group.front()));
     std::string how;
-    std::vector<float> ranges = channel_ranges(value, spec, &how);
-    float largest = *std::max_element(ranges.begin(), ranges.end());
-    for (float& range : ranges) range = with_floor(range, largest);
-
     // Weights whose columns take the vector in.
     std::set<std::string> weights;
-    std::vector<float> columns(ranges.size(), 0.0f);
+    std::vector<float> columns(static_cast<size_t>(statistics(value).width()), 0.0f);
     for (size_t i : group) {
       for (size_t user : graph_.users(node(i).output)) {
         if (node(user).op != Op::linear || node(user).input(0) != node(i).output) continue;
@@ -146,6 +151,10 @@ class Chooser {
           columns[w % columns.size()] = std::max(columns[w % columns.size()], std::fabs(weight[w]));
       }
     }
+    if (weights.empty()) columns = columns_behind_attention(group, columns.size());
+    std::vector<float> ranges = channel_ranges(value, spec, &how, columns);
+    float largest = *std::max_element(ranges.begin(), ranges.end());
+    for (float& range : ranges) range = with_floor(range, largest);
     std::vector<float> vector = ranges;
     if (!weights.empty()) {
       double strength = options_.strength;
@@ -172,6 +181,28 @@ class Chooser {
       set_quantizer_input(graph_, static_cast<size_t>(graph_.find_node(weight)), 3, scale);
   }
 
+  /// The largest weight that meets each channel of v behind the attention, whose context has v's channels; zeros where
+  /// that is unknown.
+  std::vector<float> columns_behind_attention(const std::vector<size_t>& group, size_t width) const {
+    std::vector<float> columns(width, 0.0f);
+    auto take = [&](ValueId value) {
+      for (size_t reader : graph_.users(value)) {
+        if (node(reader).op != Op::linear || node(reader).input(0) != value) continue;
+        const std::vector<float> weight = graph_.parameter(behind_quantizers(graph_, node(reader).input(1))).to_f32();
+        for (size_t w = 0; w < weight.size(); ++w)
+          columns[w % width] = std::max(columns[w % width], std::fabs(weight[w]));
+      }
+    };
+    for (size_t i : group)
+      for (size_t user : graph_.users(node(i).output)) {
+        if (node(user).op != Op::attention_context || node(user).input(1) != node(i).output) continue;
+        take(node(user).output);
+        for (size_t reader : graph_.users(node(user).output))
+          if (node(reader).op == Op::fake_quant) take(node(reader).output);
+      }
+    return columns;
+  }
+
   /// q and k with a scale a channel: within a head the products q scale * k scale are one number, and each channel's
   /// share of it follows its two ranges.
   void query_and_key(size_t scores) {
@@ -191,7 +222,13 @@ class Chooser {
         side.quantizer = -1;
       if (side.quantizer < 0) continue;
       side.spec = spec_of(node(static_cast<size_t>(side.quantizer)));
-      side.ranges = channel_ranges(node(static_cast<size_t>(side.quantizer)).input(0), side.spec, &side.how);
+      const int64_t facing = graph_.producer(node(scores).input(1 - s));
+      std::vector<float> other;
+      if (facing >= 0 && node(static_cast<size_t>(facing)).op == Op::fake_quant)
+        if (const TensorStatistics* seen =
+                statistics_.find(graph_.value(node(static_cast<size_t>(facing)).input(0)).name))
+          other = seen->channel_amax();
+      side.ranges = channel_ranges(node(static_cast<size_t>(side.quantizer)).input(0), side.spec, &side.how, other);
       float largest = *std::max_element(side.ranges.begin(), side.ranges.end());
       for (float& range : side.ranges) range = with_floor(range, largest);
     }

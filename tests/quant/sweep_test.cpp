@@ -119,14 +119,16 @@ void scale_column(Graph& graph, const std::string& name, int64_t column, float f
   graph.set_parameter(value, Tensor::from(values, tensor.shape()));
 }
 
-/// Channels by `factor` and their consumers by its inverse: attention context of layer 1, q against k of layer 2. In
-/// float nothing changes.
+/// Channels by `factor` and their consumers by its inverse: attention context of layers 1 and 2, q against k of layer
+/// 2. In float nothing changes.
 Graph planted(Graph graph, float factor) {
   const std::string one = "encoder.layer.1.attention.", two = "encoder.layer.2.attention.";
   for (int64_t channel : {3, 20}) {
-    scale_row(graph, one + "self.value.weight", channel, factor);
-    scale_row(graph, one + "self.value.bias", channel, factor);
-    scale_column(graph, one + "output.dense.weight", channel, 1 / factor);
+    for (const std::string& layer : {one, two}) {
+      scale_row(graph, layer + "self.value.weight", channel, factor);
+      scale_row(graph, layer + "self.value.bias", channel, factor);
+      scale_column(graph, layer + "output.dense.weight", channel, 1 / factor);
+    }
     scale_row(graph, two + "self.query.weight", channel, factor);
     scale_row(graph, two + "self.query.bias", channel, factor);
     scale_row(graph, two + "self.key.weight", channel, 1 / factor);

@@ -188,7 +188,9 @@ void bench_attention(const Options& options) {
         int64_t width = s.heads * s.head_dim, tokens = s.rows * s.length;
         std::vector<float> floats = random_floats(tokens * width * 3);
         std::vector<unsigned char> bytes = random_bytes(tokens * width * 3), y = random_bytes(tokens * width * 4);
-        std::vector<unsigned char> scratch = random_bytes(row.scratch_bytes(d, s.length, options.threads));
+        std::vector<unsigned char> scratch =
+            random_bytes(row.scratch_bytes(d, s.length, options.threads) +
+                         (row.scratch_bytes_a_token != nullptr ? tokens * row.scratch_bytes_a_token(d) : 0));
         std::vector<int32_t> offsets;
         for (int64_t r = 0; r <= s.rows; ++r) offsets.push_back(static_cast<int32_t>(r * s.length));
         std::vector<float> score_scale(s.heads, kind == 1 ? 1e-4f : 0.2f), context_scale(width, 1e-3f),

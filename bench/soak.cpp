@@ -52,17 +52,16 @@ std::vector<float> answers(octet::Session& session, const octet::OwnedBatch& bat
 struct Soak {
   const octet::Plan plan;
   std::vector<Text> texts;
-  Clock::time_point begin = Clock::now(), end;
   std::atomic<int64_t> batches{0}, tokens{0}, wrong{0};
-  std::atomic<bool> failed{false};
+  std::atomic<bool> failed{false}, done{false};
   std::mutex printing;
 
   void run(int index, uint64_t seed) {
     std::mt19937_64 random(seed + static_cast<uint64_t>(index));
     try {
-      while (Clock::now() < end && !failed) {
+      while (!done && !failed) {
         octet::Session session(plan, {.threads = 1 + index % 2});
-        for (int turn = 0; turn < 500 && Clock::now() < end && !failed; ++turn) one_batch(session, random);
+        for (int turn = 0; turn < 500 && !done && !failed; ++turn) one_batch(session, random);
       }
     } catch (const std::exception& error) {
       std::lock_guard lock(printing);
@@ -109,7 +108,7 @@ int main(int argc, char** argv) {
     else return std::cerr << "bench_soak: unknown option " << option << '\n', 64;
   }
   try {
-    Soak soak{.plan = octet::Plan::load(argv[1]), .texts = {}, .end = {}};
+    Soak soak{.plan = octet::Plan::load(argv[1]), .texts = {}};
     std::mt19937_64 random(seed);
     soak.texts.resize(static_cast<size_t>(count));
     octet::Session alone(soak.plan, {.threads = 1});
@@ -121,16 +120,18 @@ int main(int argc, char** argv) {
       add(batch, text);
       text.answer = answers(alone, batch);
     }
-    soak.begin = Clock::now();
-    soak.end = soak.begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(minutes * 60));
     std::vector<std::thread> workers;
     for (int i = 0; i < threads; ++i) workers.emplace_back([&soak, i, seed] { soak.run(i, seed * 1000); });
 
     int64_t early = 0, late = 0;
-    double next_line = 1;
-    while (Clock::now() < soak.end && !soak.failed) {
+    double next_line = 1, passed = 0;
+    Clock::time_point last = Clock::now();
+    while (passed < minutes && !soak.failed) {
       std::this_thread::sleep_for(std::chrono::milliseconds(200));
-      const double passed = std::chrono::duration<double>(Clock::now() - soak.begin).count() / 60;
+      // A process that was stopped meanwhile soaked nothing.
+      const Clock::time_point here = Clock::now();
+      passed += std::min(1.0, std::chrono::duration<double>(here - last).count()) / 60;
+      last = here;
       const int64_t now = resident_kib();
       if (passed > minutes * 0.1 && passed <= minutes * 0.2) early = std::max(early, now);
       if (passed > minutes * 0.9) late = std::max(late, now);
@@ -140,6 +141,7 @@ int main(int argc, char** argv) {
       std::cout << "minute " << static_cast<int>(passed) << ": " << soak.batches << " batches, " << soak.tokens
                 << " tokens, " << soak.wrong << " wrong answers, " << now / 1024 << " MiB" << std::endl;
     }
+    soak.done = true;
     for (std::thread& worker : workers) worker.join();
     // Sessions come and go, so the resident set breathes by a few scratch areas.
     const int64_t allowed = std::max<int64_t>(8 * 1024, early / 20);

@@ -55,6 +55,10 @@ struct GemmArgs {
   Requant requant;                         ///< 8-bit y only
   void* y = nullptr;                       ///< [m, n]
   int64_t ldy = 0;
+  /// Rows of kernels that say so (GemmKernel::finishes): called once for every row of y, on any thread, when a range of
+  /// whole rows is done; `rows_of_y` holds them, [rows, n] without gaps, and y itself may stay unwritten (ldy = n).
+  void (*finish)(const void* context, int64_t row, int64_t rows, const void* rows_of_y) = nullptr;
+  const void* finish_context = nullptr;
 };
 
 // ---------------------------------------------------------------- attention

@@ -37,6 +37,7 @@ struct GemmKernel : Row {
   /// those of CUDA rows to the device).
   void (*pack)(const GemmDesc&, const void* w, unsigned char* packed) noexcept = nullptr;
   void (*run)(const GemmDesc&, const GemmArgs&, const Launch&) noexcept = nullptr;
+  bool finishes = false;  ///< takes GemmArgs::finish
 };
 struct AttentionKernel : Row {
   using Desc = AttentionDesc;

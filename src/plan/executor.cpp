@@ -20,6 +20,8 @@ struct Executor::State {
   std::shared_ptr<ThreadPool> pool;
   bool keep_all = false;
   std::vector<BoundStep> steps;  // prepared->steps with this executor's pointers
+  std::vector<bool> joined;      // the step runs inside the GEMM before it, on rows that are still in the cache
+  std::vector<size_t> first_use;
 
   // The bound batch; on a GPU `rows`, `tokens` and `max_length` are those of its bucket.
   int64_t rows = 0, tokens = 0, max_length = 0, square_tokens = 0;
@@ -169,7 +171,7 @@ struct Executor::State {
       high = std::max(high, begin + bytes);
       return begin;
     };
-    const std::vector<size_t>&first_use = prepared->first_use, &last_use = prepared->last_use;
+    const std::vector<size_t>& last_use = prepared->last_use;
     std::vector<size_t> order(count);
     for (size_t i = 0; i < count; ++i) order[i] = i;
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return first_use[a] < first_use[b]; });
@@ -436,6 +438,77 @@ struct Executor::State {
   }
 
   // ------------------------------------------------------------ running
+  // Whether step s + 1 works on rows that step s, a GEMM, has just finished and nobody else reads.
+  bool joins(size_t s) const {
+    if (s + 1 >= steps.size()) return false;
+    auto* gemm = std::get_if<Bound<GemmKernel, GemmArgs>>(&steps[s]);
+    if (gemm == nullptr || !gemm->kernel->finishes) return false;
+    const Step &first = program->steps[s], &second = program->steps[s + 1];
+    if (const auto* d = std::get_if<ElementwiseDesc>(&second.desc)) {
+      if (d->kind != ElementwiseKind::quantize_token && d->kind != ElementwiseKind::quantize) return false;
+    } else if (!std::holds_alternative<NormDesc>(second.desc)) {
+      return false;
+    }
+    const Slot &y = first.outputs[0], &a = second.inputs[0];
+    if (a.buffer != y.buffer || a.column != 0 || y.column != 0) return false;
+    if (second.inputs.size() > 1 && second.inputs[1].buffer == y.buffer) return false;
+    return buffer(y.buffer).width == std::get<GemmDesc>(first.desc).n &&
+           prepared->last_use[static_cast<size_t>(y.buffer)] == s + 1;
+  }
+  // Before the first layout: a joined step writes its outputs while the GEMM still reads.
+  void join_steps() {
+    first_use = prepared->first_use;
+    joined.assign(steps.size(), false);
+    if (on_device() || keep_all) return;
+    for (size_t s = 0; s < steps.size(); ++s) {
+      if (joined[s] || !joins(s)) continue;
+      joined[s + 1] = true;
+      for (const Slot& slot : program->steps[s + 1].outputs) {
+        size_t& use = first_use[static_cast<size_t>(slot.buffer)];
+        use = std::min(use, s);
+      }
+    }
+  }
+
+  struct Rows {
+    const Step& step;
+    const BoundStep& bound;
+  };
+  static void* forward(void* data, int64_t bytes) { return static_cast<unsigned char*>(data) + bytes; }
+  // The joined step on rows [row, row + rows), whose input is `x`.
+  static void finish(const void* context, int64_t row, int64_t rows, const void* x) {
+    const auto& [step, bound] = *static_cast<const Rows*>(context);
+    if (const auto* norm = std::get_if<Bound<NormKernel, NormArgs>>(&bound)) {
+      const auto& d = std::get<NormDesc>(step.desc);
+      NormArgs a = norm->args;
+      a.m = rows;
+      a.a = x;
+      if (d.residual) a.b = static_cast<const unsigned char*>(a.b) + row * d.n * size_of(d.b);
+      for (int o = 0; o < d.outputs; ++o) {
+        a.out[o].y = forward(a.out[o].y, row * d.n * size_of(d.y[o].dtype));
+        if (a.out[o].row_scale != nullptr) a.out[o].row_scale += row;
+      }
+      norm->kernel->run(d, a, {});
+      return;
+    }
+    const auto& elementwise = std::get<Bound<ElementwiseKernel, ElementwiseArgs>>(bound);
+    const auto& d = std::get<ElementwiseDesc>(step.desc);
+    ElementwiseArgs a = elementwise.args;
+    a.m = rows;
+    a.x = x;
+    a.y = forward(a.y, row * d.n * size_of(d.y));
+    if (a.row_scale != nullptr) a.row_scale += row;
+    elementwise.kernel->run(d, a, {});
+  }
+  void run_joined(size_t s) {
+    auto& gemm = std::get<Bound<GemmKernel, GemmArgs>>(steps[s]);
+    Rows rows{program->steps[s + 1], steps[s + 1]};
+    GemmArgs a = gemm.args;
+    a.finish = finish;
+    a.finish_context = &rows;
+    gemm.kernel->run(std::get<GemmDesc>(program->steps[s].desc), a, {.pool = pool.get()});
+  }
+
   void run_step(size_t s) {
     const Step& step = program->steps[s];
     Launch launch{.pool = pool.get(), .stream = stream};
@@ -451,7 +524,10 @@ struct Executor::State {
   }
 
   void run_steps() {
-    for (size_t i = 0; i < steps.size(); ++i) run_step(i);
+    for (size_t i = 0; i < steps.size(); ++i) {
+      if (i + 1 < steps.size() && joined[i + 1]) run_joined(i++);
+      else run_step(i);
+    }
   }
 
   void copy_in() { device::transfer(base, staging.get(), input_bytes, stream); }
@@ -489,6 +565,7 @@ Executor::Executor(std::shared_ptr<const Prepared> prepared, std::shared_ptr<Thr
   s.pool = std::move(pool);
   s.keep_all = keep_all;
   s.steps = s.prepared->steps;
+  s.join_steps();
   if (s.on_device()) s.stream = device::create_stream();
 }
 
@@ -519,10 +596,10 @@ void Executor::run(const Tap& tap) {
     device::synchronize(s.stream);
     return;
   }
+  if (!tap) return s.run_steps();
   if (s.on_device()) s.copy_in();
   for (size_t i = 0; i < s.steps.size(); ++i) {
     s.run_step(i);
-    if (!tap) continue;
     for (const Slot& slot : s.program->steps[i].outputs)
       tap(i, {.buffer = &s.buffer(slot.buffer),
               .data = s.memory(slot.buffer),

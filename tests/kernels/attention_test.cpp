@@ -31,7 +31,9 @@ struct Problem {
   Guarded run(const AttentionKernel& row, const Launch& launch) const {
     Guarded y(((tokens - 1) * ldy + width) * size_of(d.y));
     std::memset(y.data(), 0x5a, y.bytes());
-    Guarded scratch((row.scratch_bytes(d, longest, launch.pool->threads()) + 63) / 64 * 64);
+    int64_t bytes = row.scratch_bytes(d, longest, launch.pool->threads());
+    if (row.scratch_bytes_a_token != nullptr) bytes += tokens * row.scratch_bytes_a_token(d);
+    Guarded scratch((bytes + 63) / 64 * 64);
     AttentionArgs a;
     a.rows = static_cast<int64_t>(offsets.size()) - 1;
     a.offsets = offsets.data();

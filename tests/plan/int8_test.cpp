@@ -70,6 +70,19 @@ TEST_P(Int8, ARowHasTheSameBitsInAnyBatchAndOnAnyThreads) {
   }
 }
 
+// An executor that keeps all buffers runs step by step; otherwise LayerNorm and per-token quantizers run inside the
+// GEMM before them: with one thread on blocks of rows, with many after it.
+TEST_P(Int8, StepsThatRunInsideAGemmGiveTheSameBits) {
+  auto program = std::make_shared<Program>(lower(graph, {.target = target}));
+  test::RandomBatch batch({30, 40, 1, 38, 9, 40, 33, 40}, tiny.vocabulary, 8);
+  Executor apart(program, std::make_shared<ThreadPool>(1), target, true);
+  apart.bind({batch.ids, batch.offsets, batch.types});
+  apart.run();
+  auto* values = static_cast<const float*>(apart.output(0));
+  std::vector<float> expected(values, values + apart.elements(program->outputs[0].second));
+  for (int threads : {1, 2, 16}) EXPECT_EQ(run(*program, batch, threads), expected) << threads << " threads";
+}
+
 // Each step alone, fed the simulated values, against the simulated result.
 TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
   auto pool = std::make_shared<ThreadPool>(1);

@@ -1,7 +1,8 @@
 // Attention on register tiles. Arithmetic as in ref/attention.cpp, so 8-bit rows give its bits.
 //
 // Work is split over (row of the batch, head), and over blocks of queries too when those are few. Dynamic: a first loop
-// over tokens finds the ranges of q and k; they need memory of `tokens`, which the calling thread keeps.
+// over tokens quantizes q and k, so that their floats are read once; v's ranges, one a row and channel, are each
+// head's.
 #include "kernels/cpu/split.h"
 
 namespace octet::kernels::cpu {
@@ -28,43 +29,47 @@ int64_t scratch_bytes(const AttentionDesc& d, int64_t max_length, int threads) n
   return tile.scratch_bytes(d, max_length) * std::max(1, threads);
 }
 
-// [tokens] inv_scale, then [tokens] scale.
-void token_ranges(const RowOps& ops, const float* x, int64_t ld, int64_t n, int64_t tokens, const Launch& launch,
-                  float* range) {
-  parallel(launch, tokens, token_grain(launch, tokens, n), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      DynamicRange found = dynamic_range(ops.amax(x + i * ld, n));
-      range[i] = found.inv_scale;
-      range[tokens + i] = found.scale;
-    }
+// Dynamic: scales of q and of k, [tokens] f32 each, then q and k quantized, [tokens, heads * head_dim] s8 each.
+int64_t scratch_bytes_a_token(const AttentionDesc& d) noexcept { return d.dynamic ? 8 + 2 * d.heads * d.head_dim : 0; }
+
+void quantize_tokens(const RowOps& ops, const AttentionDesc& d, const AttentionArgs& a, const Launch& launch,
+                     unsigned char* memory, HeadWork* work) {
+  int64_t n = d.heads * d.head_dim;
+  float* scale[2] = {reinterpret_cast<float*>(memory), reinterpret_cast<float*>(memory) + a.tokens};
+  int8_t* y[2] = {reinterpret_cast<int8_t*>(scale[1] + a.tokens),
+                  reinterpret_cast<int8_t*>(scale[1] + a.tokens) + a.tokens * n};
+  const void* x[2] = {a.q, a.k};
+  int64_t ld[2] = {a.ldq, a.ldk};
+  parallel(launch, a.tokens, token_grain(launch, a.tokens, 2 * n), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int o = 0; o < 2; ++o) {
+        const float* row = static_cast<const float*>(x[o]) + i * ld[o];
+        DynamicRange range = dynamic_range(ops.amax(row, n));
+        scale[o][i] = range.scale;
+        ops.store_token(row, n, y[o] + i * n, range.inv_scale);
+      }
   });
+  work->q_scale = scale[0];
+  work->k_scale = scale[1];
+  work->q = y[0];
+  work->k = y[1];
 }
 
 template <const AttentionTile& tile, const RowOps& ops>
 void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) noexcept {
-  std::vector<float> ranges;
-  if (d.dynamic) {
-    ranges.resize(static_cast<size_t>(4 * a.tokens));
-    token_ranges(ops, static_cast<const float*>(a.q), a.ldq, d.heads * d.head_dim, a.tokens, launch, ranges.data());
-    token_ranges(ops, static_cast<const float*>(a.k), a.ldk, d.heads * d.head_dim, a.tokens, launch,
-                 ranges.data() + 2 * a.tokens);
-  }
+  HeadWork dynamic{};
+  int64_t bytes = tile.scratch_bytes(d, a.max_length);
+  if (d.dynamic) quantize_tokens(ops, d, a, launch, a.scratch + threads_of(launch) * bytes, &dynamic);
   constexpr int64_t kLeastQueries = 112;
   int64_t heads = a.rows * d.heads, blocks = 1, threads = threads_of(launch);
   if (heads > 0 && threads > 1 && heads < 4 * threads)
     blocks = std::clamp<int64_t>(a.max_length / kLeastQueries, 1, (4 * threads + heads - 1) / heads);
-  int64_t bytes = tile.scratch_bytes(d, a.max_length);
   parallel_slots(launch, heads * blocks, [&](int64_t item, int64_t slot) {
     int64_t block = item % blocks, head = item / blocks % d.heads, row = item / blocks / d.heads;
-    HeadWork work{};
+    HeadWork work = dynamic;
     work.first = a.offsets[row];
     work.length = a.offsets[row + 1] - work.first;
     work.head = head;
-    if (d.dynamic) {
-      work.q_range = ranges.data();
-      work.k_range = ranges.data() + 2 * a.tokens;
-    }
-    work.tokens = a.tokens;
     work.query_begin = work.length * block / blocks;
     work.query_end = work.length * (block + 1) / blocks;
     if (work.query_begin < work.query_end) tile.run(d, a, work, a.scratch + slot * bytes);
@@ -73,7 +78,7 @@ void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) n
 
 template <Isa isa, const AttentionTile& tile, const RowOps& ops>
 constexpr AttentionKernel int_row(std::string_view name) {
-  return {{name}, refuse_int<isa>, scratch_bytes<tile>, run<tile, ops>};
+  return {{name}, refuse_int<isa>, scratch_bytes<tile>, run<tile, ops>, scratch_bytes_a_token};
 }
 template <Isa isa, const AttentionTile& tile, const RowOps& ops>
 constexpr AttentionKernel f32_row(std::string_view name) {

@@ -44,13 +44,6 @@ struct HeadBuffers {
   }
 };
 
-// Sixteen quantized values at a time; `y` has room for whole lanes.
-inline void quantize_row(const float* x, int64_t n, float inv_scale, int8_t* y) {
-  F inverse = set1(inv_scale);
-  Limits limits(0, -127, 127);
-  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, limits), lanes); });
-}
-
 // One key into its column of a panel.
 template <class Dot>
 void pack_key(const void* key, int64_t head_dim, unsigned char* panel, int64_t column) {
@@ -227,13 +220,30 @@ void tile_context(const AttentionDesc& d, const AttentionArgs& a, const HeadBuff
   }
 }
 
+// Largest magnitudes of 16 * kVectors channels over the row's tokens.
+template <int kVectors>
+inline void channel_amax(const float* v, int64_t ld, int64_t length, float* top) {
+  F most[kVectors];
+#pragma GCC unroll 4
+  for (int l = 0; l < kVectors; ++l) most[l] = zero();
+  for (int64_t j = 0; j < length; ++j, v += ld)
+#pragma GCC unroll 4
+    for (int l = 0; l < kVectors; ++l) most[l] = max(abs(load(v + l * 16, Whole{})), most[l]);
+#pragma GCC unroll 4
+  for (int l = 0; l < kVectors; ++l) store(top + l * 16, most[l], Whole{});
+}
+
 // amax, inv_scale and scale of V's channels over the row's tokens.
 inline void value_ranges(const float* v, int64_t ld, int64_t length, int64_t head_dim, float* channels) {
-  for (int64_t c = 0; c < head_dim; ++c) channels[c] = 0.0f;
-  for (int64_t j = 0; j < length; ++j)
-    by_lanes(head_dim, [&](int64_t c, auto lanes) {
+  int64_t c = 0;
+  for (; c + 64 <= head_dim; c += 64) channel_amax<4>(v + c, ld, length, channels + c);
+  for (; c + 16 <= head_dim; c += 16) channel_amax<1>(v + c, ld, length, channels + c);
+  for (int64_t rest = c; rest < head_dim; ++rest) channels[rest] = 0.0f;
+  if (c < head_dim)
+    for (int64_t j = 0; j < length; ++j) {
+      Part lanes{(int)(head_dim - c)};
       store(channels + c, max(abs(load(v + j * ld + c, lanes)), load(channels + c, lanes)), lanes);
-    });
+    }
   for (int64_t c = 0; c < head_dim; ++c) {
     bool tiny = channels[c] <= int8::kTinyAmax;
     channels[head_dim + c] = tiny ? 0.0f : 127.0f / channels[c];
@@ -256,41 +266,30 @@ template <class Dot>
 void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::HeadWork& work, unsigned char* scratch) {
   int64_t length = work.length, head_dim = d.head_dim, column = work.head * head_dim;
   HeadBuffers<Dot> at(length, head_dim, scratch);
-  int64_t bytes = d.dynamic ? 4 : HeadBuffers<Dot>::kGroupBytes;
-  auto row = [&](const void* x, int64_t ld, int64_t i) {
+  auto row = [&](const void* x, int64_t ld, int64_t i, int64_t bytes) {
     return (const unsigned char*)x + ((work.first + i) * ld + column) * bytes;
   };
-  int64_t row_stride = pad_to(head_dim, 16);
-  if (d.dynamic) value_ranges((const float*)row(a.v, a.ldv, 0), a.ldv, length, head_dim, at.channels);
-  pack_keys<Dot>(at, length, head_dim, [&](int64_t j) -> const void* {
-    const unsigned char* key = row(a.k, a.ldk, j);
-    if (!d.dynamic) return key;
-    quantize_row((const float*)key, head_dim, work.k_range[work.first + j], at.rows);
-    return at.rows;
-  });
+  int64_t width = d.heads * head_dim, row_stride = pad_to(head_dim, 16);
+  constexpr int64_t kBytes = HeadBuffers<Dot>::kGroupBytes;
+  auto key = [&](int64_t j) { return d.dynamic ? row(work.k, width, j, 1) : row(a.k, a.ldk, j, kBytes); };
+  auto query = [&](int64_t i) { return d.dynamic ? row(work.q, width, i, 1) : row(a.q, a.ldq, i, kBytes); };
+  pack_keys<Dot>(at, length, head_dim, key);
+  if (d.dynamic) value_ranges((const float*)row(a.v, a.ldv, 0, 4), a.ldv, length, head_dim, at.channels);
   pack_all_values<Dot>(at, length, head_dim, [&](int64_t j) -> const void* {
-    const unsigned char* value = row(a.v, a.ldv, j);
-    if (!d.dynamic) return value;
+    if (!d.dynamic) return row(a.v, a.ldv, j, kBytes);
     int8_t* to = at.rows + j % Dot::kGroup * row_stride;
-    quantize_values((const float*)value, head_dim, at.channels + head_dim, to);
+    quantize_values((const float*)row(a.v, a.ldv, j, 4), head_dim, at.channels + head_dim, to);
     return to;
   });
   int64_t queries = work.query_end - work.query_begin, tiles = (queries + Dot::kRows - 1) / Dot::kRows;
   for (int64_t t = 0; t < tiles; ++t) {
     int64_t begin = work.query_begin + queries * t / tiles, end = work.query_begin + queries * (t + 1) / tiles;
     int rows = (int)(end - begin);
-    for (int r = 0; r < rows; ++r) {
-      const unsigned char* query = row(a.q, a.ldq, begin + r);
-      if (d.dynamic) {
-        quantize_row((const float*)query, head_dim, work.q_range[work.first + begin + r], at.rows);
-        query = (const unsigned char*)at.rows;
-      }
-      copy_row<Dot>(query, head_dim, true, rows, at.q_slabs + r * cpu::kStride);
-    }
+    for (int r = 0; r < rows; ++r) copy_row<Dot>(query(begin + r), head_dim, true, rows, at.q_slabs + r * cpu::kStride);
     const float* bias = d.bias ? a.bias + (work.head * a.bias_length + begin) * a.bias_length : nullptr;
     tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_length,
-                     d.dynamic ? work.q_range + work.tokens + work.first + begin : nullptr,
-                     d.dynamic ? work.k_range + work.tokens + work.first : nullptr);
+                     d.dynamic ? work.q_scale + work.first + begin : nullptr,
+                     d.dynamic ? work.k_scale + work.first : nullptr);
     for (int r = 0; r < rows; ++r) {
       float* s = at.scores + r * at.padded;
       store_probabilities<Dot>(a, s, softmax_exp(s, length), length, rows, at.p_slabs + r * cpu::kStride);

@@ -34,6 +34,13 @@ void run_token(const RowOps& ops, const ElementwiseDesc& d, const ElementwiseArg
                    q.zero_point, q.lo, q.hi);
     return;
   }
+  if (d.kind == ElementwiseKind::quantize_token && d.x == DType::f32) {
+    const float* values = reinterpret_cast<const float*>(x);
+    DynamicRange range = dynamic_range(ops.amax(values, n));
+    a.row_scale[i] = range.scale;
+    ops.store_token(values, n, reinterpret_cast<int8_t*>(y), range.inv_scale);
+    return;
+  }
   ops.load(row, n, x, d.x, a.scale, q.zero_point);
   switch (d.kind) {
     case ElementwiseKind::activation: ops.activate(row, n, d.activation); break;

@@ -85,25 +85,45 @@ Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   return s;
 }
 
+// Blocks of whole rows whose results stay in the second-level cache until `finish` has read them. False where that
+// would leave too few blocks for the threads.
+bool split_by_rows(const GemmTile& tile, int64_t row_bytes, int threads, Split* s) {
+  constexpr int64_t kResultBytes = 512 * 1024;
+  int64_t block = std::clamp<int64_t>(kResultBytes / (tile.rows * row_bytes), 1, s->block);
+  if (threads > 1 && divide_up(s->tiles, block) < 2 * threads) return false;
+  s->block = block;
+  s->group = s->panels;
+  return true;
+}
+
 template <const GemmTile& tile>
 void run(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
   Split s = split(tile, d, a.m, threads_of(launch));
   int64_t chunks = divide_up(steps_of(tile, d) * 4, kChunk), tile_bytes = chunks * tile.rows * kStride;
-  int64_t bytes = panel_bytes(tile, d), x_bytes = size_of(d.x);
+  int64_t bytes = panel_bytes(tile, d), x_bytes = size_of(d.x), y_bytes = size_of(d.y);
   auto first_row = [&](int64_t t) { return a.m * t / s.tiles; };
+  bool by_rows = a.finish != nullptr && split_by_rows(tile, d.n * y_bytes, threads_of(launch), &s);
+  int64_t slab_bytes = s.block * tile_bytes + 64, result_bytes = by_rows ? s.block * tile.rows * d.n * y_bytes + 64 : 0;
   parallel(launch, s.blocks() * s.groups(), 1, [&](int64_t begin, int64_t end) {
-    unsigned char* slabs = thread_memory(s.block * tile_bytes + 64);
+    unsigned char* slabs = thread_memory(slab_bytes + result_bytes, Use::gemm);
+    GemmArgs here = a;
     for (int64_t item = begin; item < end; ++item) {
       int64_t first = item % s.blocks() * s.block, last = std::min(s.tiles, first + s.block);
       int64_t panel = item / s.blocks() * s.group, panel_end = std::min(s.panels, panel + s.group);
+      if (by_rows) here.y = slabs + slab_bytes - first_row(first) * a.ldy * y_bytes;
       for (int64_t t = first; t < last; ++t)
         tile.copy(d, static_cast<const unsigned char*>(a.x) + first_row(t) * a.ldx * x_bytes, a.ldx,
                   static_cast<int>(first_row(t + 1) - first_row(t)), slabs + (t - first) * tile_bytes);
       for (; panel < panel_end; ++panel)
         for (int64_t t = first; t < last; ++t)
-          tile.run(d, a, slabs + (t - first) * tile_bytes, a.packed + panel * bytes, first_row(t),
+          tile.run(d, here, slabs + (t - first) * tile_bytes, a.packed + panel * bytes, first_row(t),
                    static_cast<int>(first_row(t + 1) - first_row(t)), panel * tile.columns);
+      if (by_rows) a.finish(a.finish_context, first_row(first), first_row(last) - first_row(first), slabs + slab_bytes);
     }
+  });
+  if (a.finish == nullptr || by_rows) return;
+  parallel(launch, a.m, token_grain(launch, a.m, d.n), [&](int64_t begin, int64_t end) {
+    a.finish(a.finish_context, begin, end - begin, static_cast<const unsigned char*>(a.y) + begin * a.ldy * y_bytes);
   });
 }
 
@@ -165,11 +185,11 @@ void run_exact(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexc
 
 template <Isa isa, const GemmTile& tile>
 constexpr GemmKernel int_row(std::string_view name) {
-  return {{name}, refuse_int<isa>, packed_bytes<tile>, pack<tile>, run<tile>};
+  return {{name}, refuse_int<isa>, packed_bytes<tile>, pack<tile>, run<tile>, true};
 }
 template <Isa isa, const GemmTile& tile>
 constexpr GemmKernel f32_row(std::string_view name) {
-  return {{name}, refuse_f32<isa>, packed_bytes<tile>, pack<tile>, run<tile>};
+  return {{name}, refuse_f32<isa>, packed_bytes<tile>, pack<tile>, run<tile>, true};
 }
 
 const GemmKernel kRows[] = {

@@ -61,9 +61,10 @@ struct HeadWork {
   int64_t first;  ///< token
   int64_t length;
   int64_t head;
-  const float* q_range;  ///< dynamic: [tokens] inv_scale, then [tokens] scale
-  const float* k_range;
-  int64_t tokens;
+  const float* q_scale;  ///< dynamic: [tokens]
+  const float* k_scale;
+  const int8_t* q;  ///< dynamic: [tokens, heads * head_dim], quantized
+  const int8_t* k;
   int64_t query_begin, query_end;  ///< within the row
 };
 struct AttentionTile {

@@ -13,15 +13,20 @@ struct Free {
 
 }  // namespace
 
-unsigned char* thread_memory(int64_t bytes) {
-  thread_local std::unique_ptr<unsigned char, Free> memory;
-  thread_local int64_t size = 0;
-  if (bytes > size) {
-    memory.reset();
-    size = bytes + bytes / 4;
-    memory.reset(static_cast<unsigned char*>(::operator new (static_cast<size_t>(size), std::align_val_t{64})));
+unsigned char* thread_memory(int64_t bytes, Use use) {
+  struct Memory {
+    std::unique_ptr<unsigned char, Free> bytes;
+    int64_t size = 0;
+  };
+  thread_local Memory memories[2];
+  Memory& memory = memories[static_cast<int>(use)];
+  if (bytes > memory.size) {
+    memory.bytes.reset();
+    memory.size = bytes + bytes / 4;
+    memory.bytes.reset(
+        static_cast<unsigned char*>(::operator new (static_cast<size_t>(memory.size), std::align_val_t{64})));
   }
-  return memory.get();
+  return memory.bytes.get();
 }
 
 }  // namespace octet::kernels::cpu

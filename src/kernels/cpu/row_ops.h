@@ -89,9 +89,14 @@ void row_activate(float* x, int64_t n, Activation activation) {
 }
 
 float row_amax(const float* x, int64_t n) {
-  F top = zero();
-  by_lanes(n, [&](int64_t c, auto lanes) { top = max(abs(load(x + c, lanes)), top); });
-  return fold_max(top);
+  // Four maxima, so that none waits for the one before.
+  F top[4] = {zero(), zero(), zero(), zero()};
+  int64_t c = 0;
+  for (; c + 4 * int8::kLanes <= n; c += 4 * int8::kLanes)
+#pragma GCC unroll 4
+    for (int l = 0; l < 4; ++l) top[l] = max(abs(load(x + c + l * int8::kLanes, Whole{})), top[l]);
+  by_lanes(n - c, [&](int64_t rest, auto lanes) { top[0] = max(abs(load(x + c + rest, lanes)), top[0]); });
+  return fold_max(max(max(top[0], top[1]), max(top[2], top[3])));
 }
 void row_amax_channels(float* top, const float* x, int64_t n) {
   by_lanes(n,

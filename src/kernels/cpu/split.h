@@ -61,8 +61,10 @@ inline int64_t token_grain(const Launch& launch, int64_t tokens, int64_t n) noex
                              std::max<int64_t>(by_size, tokens / (16 * threads_of(launch))));
 }
 
-/// This thread's memory of at least that many bytes, 64-byte aligned; valid until the next call on the thread.
-unsigned char* thread_memory(int64_t bytes);
+/// This thread's memory of at least that many bytes, 64-byte aligned; valid until the next call on the thread for the
+/// same use.
+enum class Use { rows, gemm };
+unsigned char* thread_memory(int64_t bytes, Use use = Use::rows);
 
 /// A range found at run time (docs/numerics.md): both 0 when there is nothing to cover.
 struct DynamicRange {

@@ -7,7 +7,11 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <numeric>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "cli/verbs.h"
 
@@ -33,6 +37,42 @@ int fail_with(const Error& error) {
     text += "  this is a fault of octet: please report it together with the command\n";
   std::fwrite(text.data(), 1, text.size(), stderr);
   return error.code() == ErrorCode::internal ? kOurFault : kUsersWorld;
+}
+
+// Number of insertions, deletions and replacements between two words (Levenshtein).
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({replaced, row[j] + 1, row[j + 1] + 1}));
+    }
+  }
+  return row.back();
+}
+
+std::vector<const CLI::App*> verbs_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
+bool is_verb(const CLI::App& app, std::string_view word) {
+  std::vector<const CLI::App*> verbs = verbs_of(app);
+  return std::any_of(verbs.begin(), verbs.end(), [&](const CLI::App* verb) { return verb->get_name() == word; });
+}
+
+// A word in the verb's place that is no verb: names it and the verb that was probably meant.
+int unknown_verb(const CLI::App& app, std::string_view word) {
+  std::string nearest;
+  std::size_t best = 3;
+  for (const CLI::App* verb : verbs_of(app)) {
+    std::size_t distance = edit_distance(word, verb->get_name());
+    if (distance < best) best = distance, nearest = verb->get_name();
+  }
+  fmt::print(stderr, "octet has no verb '{}'{}\nRun with --help for the list of verbs.\n", word,
+             nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
+  return kUsage;
 }
 
 int run(int argc, char** argv) {
@@ -61,6 +101,11 @@ int run(int argc, char** argv) {
   add_transplant(app, console);
   add_sweep(app, console);
   add_report(app, console);
+  if (argc < 2) {
+    fmt::print(stderr, "{}", app.help());
+    return kUsage;
+  }
+  if (argv[1][0] != '-' && !is_verb(app, argv[1])) return unknown_verb(app, argv[1]);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -284,6 +284,11 @@ ModelConfig read_config(const std::filesystem::path& folder) {
   std::vector<Module> modules = read_modules(folder);
   std::filesystem::path inner = transformer_folder(folder);
   std::filesystem::path path = inner / "config.json";
+  if (!std::filesystem::exists(path, ignored))
+    fail(ErrorCode::not_found, {.what = "cannot read " + folder.string() + " as a Hugging Face folder",
+                                .expected = "expected config.json in it, found none",
+                                .where = "in " + inner.string(),
+                                .hint = "pass the folder that holds config.json and the weights"});
   ModelConfig config = parse_config(read_text(path), path.string());
   if (modules.empty()) return config;
 

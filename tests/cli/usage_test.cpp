@@ -7,7 +7,8 @@ namespace {
 using Usage = CommandTest;
 
 TEST_F(Usage, HelpOfEveryVerbHasAnExample) {
-  for (const std::string verb : {"inspect", "calibrate", "compile", "run", "eval", "bench", "diff", "explain"}) {
+  for (const std::string verb : {"inspect", "calibrate", "compile", "run", "eval", "bench", "diff", "explain", "export",
+                                 "finetune", "qat", "transplant", "sweep", "report"}) {
     Ran ran = octet(verb + " --help");
     EXPECT_EQ(ran.code, 0) << verb;
     EXPECT_NE(ran.out.find("Example:\n  octet " + verb), std::string::npos) << verb;
@@ -26,6 +27,12 @@ TEST_F(Usage, WrongUsageIs64) {
     EXPECT_EQ(ran.out, "") << arguments;
     EXPECT_NE(ran.err, "") << arguments;
   }
+}
+
+TEST_F(Usage, AMistypedVerbIsNamedWithTheNearest) {
+  EXPECT_NE(octet("evla x").err.find("no verb 'evla'; did you mean 'eval'?"), std::string::npos);
+  EXPECT_NE(octet("nonsense").err.find("no verb 'nonsense'\n"), std::string::npos);
+  EXPECT_NE(octet("").err.find("calibrate"), std::string::npos) << "without a verb the verbs are listed";
 }
 
 TEST_F(Usage, VerbsOfOtherBuildsAreNamedAsSuch) {
@@ -52,6 +59,7 @@ TEST_F(Usage, InputThatCannotBeUsedIs2) {
   };
   const std::vector<Row> rows{
       {"inspect missing", "found nothing"},
+      {"inspect .", "expected config.json in it"},
       {"inspect x.onnx", "ONNX"},
       {"run x.onnx --input a", "ONNX"},
       {"run plain.txt --input a", "plain.txt"},

@@ -18,6 +18,7 @@ class Decomposer {
   }
 
   void run() {
+    for (size_t i = 0; i < file_.graph.initializers.size(); ++i) tensors_[file_.graph.initializers[i].name] = i;
     std::vector<Node> nodes = std::move(file_.graph.nodes);
     file_.graph.nodes.clear();
     for (const Node& node : nodes)
@@ -112,7 +113,8 @@ class Decomposer {
       std::string y = add("Softmax", {x}, {integer("axis", node_->integer("axis", opset < 13 ? 1 : -1))});
       return quantized(y, in(3), in(4));
     }
-    if (op == "QLinearConcat") return false;
+    if (op == "QLinearWhere") return qlinear_where();
+    if (op == "MatMulNBits") return few_bits();
     if (op == "QGemm") return qgemm();
     if (op == "DynamicQuantizeMatMul") return dynamic_matmul();
     if (op == "MatMulIntegerToFloat") return integer_to_float();
@@ -360,7 +362,87 @@ class Decomposer {
     add("Add", {dynamic_product(in(0), in(1), in(2), in(3), ""), in(4)}, {}, out());
     return true;
   }
+  bool qlinear_where() {
+    // condition, x, scale, zero, y, scale, zero, scale, zero of the result
+    std::string x = add("DequantizeLinear", {in(1), in(2), in(3)}), y = add("DequantizeLinear", {in(4), in(5), in(6)});
+    return quantized(add("Where", {in(0), x, y}), in(7), in(8));
+  }
+  /// Whether integers come from that operator, maybe moved. Those of fixed scales are multiplied as what they stand
+  /// for.
+  bool made_by(const std::string& value, const char* op) const {
+    auto maker = makers_.find(value);
+    for (int steps = 0; maker != makers_.end() && steps < 16; ++steps) {
+      const Node& node = maker->second;
+      if (node.op == op) return true;
+      bool moves = node.op == "Transpose" || node.op == "Reshape" || node.op == "Unsqueeze" || node.op == "Squeeze" ||
+                   node.op == "Gather" || node.op == "Slice" || node.op == "Split" || node.op == "Identity";
+      if (!moves) return false;
+      maker = makers_.find(node.input(0));
+    }
+    return false;
+  }
+
+  // Weights of 2, 4 or 8 bits in blocks along the inputs: written out in floats.
+  bool few_bits() {
+    // A, B [N, blocks, bytes], scales [N * blocks], zero points (packed a row, or floats), group index, bias
+    int64_t k = node_->integer("K", 0), n = node_->integer("N", 0), bits = node_->integer("bits", 4);
+    int64_t block = node_->integer("block_size", 0);
+    auto b = tensors_.find(in(1)), s = tensors_.find(in(2));
+    if (b == tensors_.end() || s == tensors_.end() || has(4) || (bits != 2 && bits != 4 && bits != 8) || block < 16 ||
+        k < 1 || n < 1 || k > (int64_t{1} << 24) || n > (int64_t{1} << 24) || block > k + 256)
+      return false;
+    const Tensor packed = file_.graph.initializers[b->second].data, scales = file_.graph.initializers[s->second].data;
+    int64_t blocks = (k + block - 1) / block, bytes = block * bits / 8, zero_row = (blocks * bits + 7) / 8;
+    if (packed.dtype() != DType::u8 || packed.elements() != n * blocks * bytes || scales.elements() != n * blocks ||
+        (scales.dtype() != DType::f32 && scales.dtype() != DType::f16))
+      return false;
+    std::vector<float> scale = scales.to_f32(), zeros;
+    const uint8_t* packed_zeros = nullptr;
+    Tensor zero;
+    if (has(3)) {
+      auto z = tensors_.find(in(3));
+      if (z == tensors_.end()) return false;
+      zero = file_.graph.initializers[z->second].data;
+      if (zero.dtype() == DType::u8 && zero.elements() == n * zero_row)
+        packed_zeros = reinterpret_cast<const uint8_t*>(zero.data());
+      else if ((zero.dtype() == DType::f32 || zero.dtype() == DType::f16) && zero.elements() == n * blocks)
+        zeros = zero.to_f32();
+      else return false;
+    }
+    auto part = [&](const uint8_t* row, int64_t i) {
+      return (row[i * bits / 8] >> (i * bits % 8)) & ((1 << bits) - 1);
+    };
+    std::byte* raw = nullptr;
+    Tensor weight = Tensor::allocate(DType::f32, {n, k}, &raw);
+    auto* to = reinterpret_cast<float*>(raw);
+    const auto* from = reinterpret_cast<const uint8_t*>(packed.data());
+    for (int64_t row = 0; row < n; ++row)
+      for (int64_t i = 0; i < k; ++i) {
+        int64_t at = row * blocks + i / block;
+        float middle = packed_zeros != nullptr ? static_cast<float>(part(packed_zeros + row * zero_row, i / block))
+                       : !zeros.empty()        ? zeros[static_cast<size_t>(at)]
+                                               : static_cast<float>(1 << (bits - 1));
+        to[row * k + i] =
+            (static_cast<float>(part(from + at * bytes, i % block)) - middle) * scale[static_cast<size_t>(at)];
+      }
+    std::string name = in(1) + "::dequantized";
+    file_.graph.initializers.push_back({name, ElemType::f32, weight});
+    std::string turned = add("Transpose", {name}, {integers("perm", {1, 0})});
+    if (!has(5)) return add("MatMul", {in(0), turned}, {}, out()), true;
+    add("Add", {add("MatMul", {in(0), turned}), in(5)}, {}, out());
+    return true;
+  }
+
   bool integer_to_float() {
+    if (!made_by(in(0), "DynamicQuantizeLinear")) {
+      std::vector<std::string> a{in(0), in(2)}, b{in(1), in(3)};
+      if (has(4)) a.push_back(in(4));
+      if (has(5)) b.push_back(in(5));
+      std::string y = has(6) ? "" : out();
+      y = add("MatMul", {add("DequantizeLinear", a), add("DequantizeLinear", b, {integer("axis", 1)})}, {}, y);
+      if (has(6)) add("Add", {y, in(6)}, {}, out());
+      return true;
+    }
     // A, B, scales, zero points, bias. A comes from a DynamicQuantizeLinear, or has constant scales.
     std::vector<std::string> inputs{in(0), in(1)};
     if (has(4)) inputs.push_back(in(4));
@@ -381,6 +463,14 @@ class Decomposer {
     if (weight == shapes_.end() || weight->second.size() != 2 || heads < 1 || has(8) ||
         node_->integer("unidirectional", 0))
       return false;
+    if (!made_by(in(0), "DynamicQuantizeLinear")) {
+      std::vector<std::string> a{in(0), in(3)}, b{in(1), in(4)};
+      if (has(6)) a.push_back(in(6));
+      if (has(7)) b.push_back(in(7));
+      std::string x = add("MatMul", {add("DequantizeLinear", a), add("DequantizeLinear", b, {integer("axis", 1)})});
+      if (has(2)) x = add("Add", {x, in(2)});
+      return split_attention(x, weight->second[1] / 3, heads, 5, "");
+    }
     std::vector<std::string> integers_in{in(0), in(1)};
     if (has(6)) integers_in.push_back(in(6));
     if (has(7)) {
@@ -397,6 +487,7 @@ class Decomposer {
   const Node* node_ = nullptr;
   std::string base_;
   int count_ = 0;
+  std::map<std::string, size_t> tensors_;  // places of initializers
   std::map<std::string, Shape> shapes_;
   std::map<std::string, Node> makers_;
   std::map<std::string, bool> masks_;  // outputs of embedding norms that stand for masks

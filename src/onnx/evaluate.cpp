@@ -3,11 +3,13 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <unordered_map>
 
 #include "core/error.h"
 #include "onnx/array.h"
+#include "onnx/einsum.h"
 
 namespace octet::onnx {
 
@@ -979,6 +981,74 @@ Arrays matmul(const Call& c) {
   return {y};
 }
 
+Arrays einsum(const Call& c) {
+  std::optional<Einsum> e = parse_einsum(c.node.text("equation", ""));
+  if (!e) c.lacks("an equation with letters alone, without an ellipsis");
+  c.require(e->in.size() == c.in.size(), "an operand a part of the equation");
+  std::string letters;
+  std::map<char, int64_t> extent;
+  for (size_t k = 0; k < c.in.size(); ++k) {
+    c.require(c.reals(k).shape.size() == e->in[k].size(), "a letter an axis");
+    for (size_t d = 0; d < e->in[k].size(); ++d) {
+      auto [at, fresh] = extent.emplace(e->in[k][d], c.in[k].shape[d]);
+      c.require(fresh || at->second == c.in[k].shape[d], "equal extents of a letter");
+      if (fresh) letters += e->in[k][d];
+    }
+  }
+  auto turned = [&](const Array& x, const std::string& from, const std::string& to) {
+    std::vector<int64_t> own = strides_of(x.shape), strides;
+    Shape shape;
+    for (char l : to) shape.push_back(extent[l]), strides.push_back(own[from.find(l)]);
+    return strided(c, x, shape, 0, strides);
+  };
+  auto size_of_letters = [&](const std::string& some) {
+    int64_t n = 1;
+    for (char l : some) n *= extent[l];
+    return n;
+  };
+  if (std::optional<EinsumProduct> p = as_product(*e)) {
+    Array a = turned(c.in[0], e->in[0], p->batch + p->left + p->contracted);
+    Array b = turned(c.in[1], e->in[1], p->batch + p->contracted + p->right);
+    int64_t batch = size_of_letters(p->batch), m = size_of_letters(p->left), k = size_of_letters(p->contracted),
+            n = size_of_letters(p->right);
+    Shape shape;
+    std::string have = p->batch + p->left + p->right;
+    for (char l : have) shape.push_back(extent[l]);
+    float* out = nullptr;
+    Array y = c.make_f(c.in[0].type, shape, &out);
+    for (int64_t i = 0; i < batch; ++i)
+      multiply<float, float>(a.f + i * m * k, b.f + i * k * n, out + i * m * n, m, n, k, 0.0f, nullptr, false);
+    return {turned(y, have, e->out)};
+  }
+  // Any other: all letters one inside the other, those of the result outside.
+  std::string order = e->out;
+  for (char l : letters)
+    if (order.find(l) == std::string::npos) order += l;
+  Shape whole, shape;
+  for (char l : order) whole.push_back(extent[l]);
+  for (char l : e->out) shape.push_back(extent[l]);
+  c.limit(whole);
+  std::vector<std::vector<int64_t>> strides(c.in.size(), std::vector<int64_t>(order.size(), 0));
+  for (size_t k = 0; k < c.in.size(); ++k) {
+    std::vector<int64_t> own = strides_of(c.in[k].shape);
+    for (size_t d = 0; d < e->in[k].size(); ++d) strides[k][order.find(e->in[k][d])] += own[d];
+  }
+  float* out = nullptr;
+  Array y = c.make_f(c.in[0].type, shape, &out);
+  int64_t inner = count(shape) == 0 ? 1 : std::max<int64_t>(1, count(whole) / std::max<int64_t>(1, count(shape)));
+  std::vector<int64_t> to = strides_of(whole);
+  for (int64_t i = 0, n = count(whole); i < n; ++i) {
+    float v = 1;
+    for (size_t k = 0; k < c.in.size(); ++k) {
+      int64_t at = 0;
+      for (size_t d = 0; d < order.size(); ++d) at += i / to[d] % whole[d] * strides[k][d];
+      v *= c.in[k].f[at];
+    }
+    out[i / inner] += v;
+  }
+  return {y};
+}
+
 Arrays matmul_integer(const Call& c) {
   const Array &a = c.ints(0), &b = c.ints(1);
   MatrixShape s = matrix_shape(c, a.shape, b.shape);
@@ -1233,6 +1303,7 @@ const std::unordered_map<std::string, Kernel>& table() {
     t["LogSoftmax"] = [](const Call& c) { return softmax(c, true); };
     t["LayerNormalization"] = layer_norm;
     t["MatMul"] = matmul;
+    t["Einsum"] = einsum;
     t["MatMulInteger"] = matmul_integer;
     t["Gemm"] = gemm;
     t["QuantizeLinear"] = quantize_linear;

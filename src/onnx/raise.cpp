@@ -227,9 +227,13 @@ std::vector<int64_t> Raiser::axes_of(size_t input) const {
 Raised Raiser::run() {
   const Graph& g = file_.graph;
   const ValueInfo* ids = nullptr;
+  auto called = [](const ValueInfo& input, const char* word) { return input.name.find(word) != std::string::npos; };
+  for (const ValueInfo& input : g.inputs)
+    if (ids == nullptr && called(input, "input_ids") && input.shape.size() == 2) ids = &input;
   for (const ValueInfo& input : g.inputs) {
     bool other = input.name.find("mask") != std::string::npos || input.name.find("type") != std::string::npos ||
-                 input.name.find("segment") != std::string::npos || input.name.find("position") != std::string::npos;
+                 input.name.find("segment") != std::string::npos || input.name.find("position") != std::string::npos ||
+                 called(input, "unique") || (input.has_shape && input.shape.size() != 2);
     if (!other && ids == nullptr && !is_float(input.type)) ids = &input;
   }
   if (ids == nullptr) throw NotRaised{"it has no input of token ids"};
@@ -257,7 +261,7 @@ Raised Raiser::run() {
       v.shape = {batch_, tokens_};
       notes_.push_back("positions " + input.name + " count from 0");
     } else {
-      throw NotRaised{"it has an input " + input.name + " that is no ids, types, mask or positions"};
+      v.kind = Value::Kind::foreign;
     }
     scope_[input.name] = std::move(v);
   }
@@ -334,7 +338,11 @@ std::vector<Value> Raiser::compute() {
   using Kind = Value::Kind;
   const std::string& op = node_->op;
   if (!node_->domain.empty()) refuse("octet does not know this operator");
+  for (const Value* v : in_)
+    if (v->kind == Kind::foreign && op != "Identity")
+      refuse("it reads an input that is no ids, types, mask or positions");
   if (op == "Shape") return {shape()};
+  if (op == "Concat" && in_.size() == 1) return {arg(0)};
   if (op == "Identity" || op == "Dropout" || (op == "Cast" && arg(0).kind != Kind::known && !integers_only(arg(0))))
     return {arg(0)};
   bool all_known = true, any_extents = false;
@@ -718,6 +726,17 @@ Value Raiser::known_shaping(const std::vector<const Value*>& inputs) {
     if (op == "Trilu") {
       out.data = evaluate(*node_, {whole(x), inputs.size() > 1 ? inputs[1]->data : Array()}, file_.opset())[0];
       return out;
+    }
+    if (op == "NonZero" && x.shape.size() == 1 && x.data.count() == 1 && x.data.at(0) != 0) {
+      // All places, counted: how a range was written before there was an operator for it.
+      int64_t n = concrete(x.shape[0]);
+      int64_t* to = nullptr;
+      if (n < 0 || n > ArrayLimit::current()) refuse("a range that octet cannot follow");
+      Value places = known(Array::make(ElemType::s64, {1, n}, &to));
+      for (int64_t i = 0; i < n; ++i) to[i] = i;
+      places.shape = {{1}, x.shape[0]};
+      places.node_name = node_name(*node_);
+      return places;
     }
     if (op == "GatherND" && inputs[1]->kind == Value::Kind::known) return known_gather_nd(x, *inputs[1]);
   }

@@ -250,16 +250,23 @@ void Raiser::finish() {
   for (const ValueInfo& output : file_.graph.outputs) {
     auto found = scope_.find(output.name);
     if (found == scope_.end()) fail(ErrorCode::corrupt, {.what = "output " + output.name + " is never computed"});
-    if (found->second.kind != Kind::view)
-      refuse("output " + output.name + " is no result of text that octet can follow");
-    outs.push_back({output.name, released(found->second)});
+    Kind kind = found->second.kind;
+    if (kind == Kind::index || kind == Kind::foreign || kind == Kind::known) {
+      notes_.push_back("output " + output.name + " depends on no text and is left out");
+      continue;
+    }
+    if (kind != Kind::view) refuse("output " + output.name + " is no result of text that octet can follow");
+    outs.push_back({output.name, found->second});
   }
+  if (outs.empty()) refuse("no output is a result of text");
   // Start and end scores are the columns of one product.
   if (outs.size() == 2 && outs[0].value.product && outs[0].value.product == outs[1].value.product &&
       outs[0].value.product->width == 2 && outs[0].value.offset == 0 && outs[1].value.offset == 1 &&
       features(outs[0].value).empty()) {
     Value both = outs[0].value;
     both.axes = {{{'B'}}, {{'L'}}, {{'F', 2, 1}}};
+    if (both.held) notes_.push_back("quantizer " + both.held->node_name + " of the answer's start and end is left out");
+    both.held = nullptr;
     outs = {{"logits", both}};
     question_answering_ = true;
   }
@@ -267,6 +274,16 @@ void Raiser::finish() {
     auto main = [](const Out& o) { return o.name == "sentence_embedding" || o.name == "logits"; };
     return main(a) && !main(b);
   });
+  for (Out& out : outs) out.value = released(out.value);
+  // A file without such names that pools its tokens is there for the pooled text.
+  auto pooled = [&](const Out& o) {
+    if (o.value.kind != Kind::view || o.value.form != 'r' || o.value.product || graph_.producer(o.value.id) < 0)
+      return false;
+    octet::Op maker = graph_.node(static_cast<size_t>(graph_.producer(o.value.id))).op;
+    return maker == octet::Op::pool_mean || maker == octet::Op::pool_max || maker == octet::Op::normalize;
+  };
+  if (outs.front().name != "sentence_embedding" && outs.front().name != "logits")
+    std::stable_sort(outs.begin(), outs.end(), [&](const Out& a, const Out& b) { return pooled(a) && !pooled(b); });
   for (Out& out : outs) {
     std::vector<char> kinds;
     for (const Axis& axis : out.value.axes)

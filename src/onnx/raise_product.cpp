@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "onnx/einsum.h"
 #include "onnx/raiser.h"
 
 namespace octet::onnx {
@@ -64,6 +65,80 @@ Value Raiser::gemm() {
   if (!has(2)) return y;
   if (node_->number("beta", 1) != 1) refuse("a bias with a factor");
   return add(y, arg(2), 1);
+}
+
+// Axes are brought into the order of a matrix product, and back.
+Value Raiser::einsum() {
+  std::optional<Einsum> equation = parse_einsum(node_->text("equation", ""));
+  std::optional<EinsumProduct> p = equation ? as_product(*equation) : std::nullopt;
+  if (!p || in_.size() != 2) refuse("an Einsum that octet cannot follow");
+  size_t text = arg(1).kind == Kind::known ? 0 : 1;
+  if (arg(text).kind != Kind::view || (arg(1 - text).kind == Kind::known) == (arg(1 - text).kind == Kind::view))
+    refuse("an Einsum that octet cannot follow");
+  const bool weights = arg(1 - text).kind == Kind::known;
+  std::string left = p->left, right = p->right;
+  if (weights && text == 1) std::swap(left, right);
+  std::vector<std::string> letters = equation->in;
+  if (weights && text == 1) std::swap(letters[0], letters[1]);
+  const Value &a = weights ? arg(text) : arg(0), &b = weights ? arg(1 - text) : arg(1);
+  auto turned = [&](const Value& x, const std::string& from, const std::string& to) {
+    std::vector<int64_t> perm;
+    for (char c : to) perm.push_back(static_cast<int64_t>(from.find(c)));
+    if (from.size() != shape_of(x).size()) refuse("an equation for other axes");
+    return perm;
+  };
+  // The last `n` axes of a view as one.
+  auto joined = [](Value x, size_t begin, size_t n) {
+    Axis all;
+    for (size_t i = 0; i < n; ++i) all.insert(all.end(), x.axes[begin + i].begin(), x.axes[begin + i].end());
+    x.axes.erase(x.axes.begin() + static_cast<int64_t>(begin), x.axes.begin() + static_cast<int64_t>(begin + n));
+    x.axes.insert(x.axes.begin() + static_cast<int64_t>(begin), all);
+    return x;
+  };
+  Value y;
+  std::string have;
+  if (weights) {
+    if (!p->batch.empty()) refuse("an Einsum that octet cannot follow");
+    Value x = transpose_view(a, turned(a, letters[0], left + p->contracted));
+    std::vector<int64_t> order = turned(b, letters[1], p->contracted + right);
+    Value w = b.turned ? straight(b) : b;
+    Shape shape = w.data.shape;
+    if (!plain(w)) refuse("an Einsum that octet cannot follow");
+    int64_t k = 1, n = 1;
+    std::vector<int64_t> extents;
+    for (char c : p->contracted) k *= shape[letters[1].find(c)];
+    for (char c : right) extents.push_back(shape[letters[1].find(c)]), n *= extents.back();
+    bool straight_order = std::is_sorted(order.begin(), order.end());
+    if (!straight_order) {
+      Node turn;
+      turn.op = "Transpose";
+      Attribute perm;
+      perm.kind = Attribute::Kind::integers, perm.name = "perm", perm.integers = order;
+      turn.attributes = {perm};
+      w.data = evaluate(turn, {w.data}, 13)[0];
+      w.origin.clear();
+    }
+    if (w.quant) refuse("an Einsum with a quantized weight");
+    Value matrix = known(w.data.reshaped({k, n}));
+    matrix.origin = shape.size() == 2 ? w.origin : "";
+    y = linear(joined(x, left.size(), p->contracted.size()), matrix, false, node_name(*node_));
+    y.axes.pop_back();
+    int64_t stride = n;
+    for (int64_t e : extents) stride /= e, y.axes.push_back({{'F', e, stride}});
+    have = left + right;
+  } else {
+    Value x = transpose_view(a, turned(a, letters[0], p->batch + left + p->contracted));
+    Value z = transpose_view(b, turned(b, letters[1], p->batch + p->contracted + right));
+    size_t at = p->batch.size();
+    if (left.size() != 1 || p->contracted.size() != 1 || right.size() != 1)
+      refuse("an Einsum of texts that octet cannot follow");
+    y = x.form == 's' ? context_product(x, z) : attention_product(x, z);
+    if (y.axes.size() != at + 2) refuse("an Einsum of texts that octet cannot follow");
+    have = p->batch + left + right;
+  }
+  std::vector<int64_t> perm;
+  for (char c : equation->out) perm.push_back(static_cast<int64_t>(have.find(c)));
+  return transpose_view(y, perm);
 }
 
 std::vector<Atom> Raiser::features(const Value& x) const {
@@ -154,7 +229,16 @@ Value Raiser::context_product(const Value& p, const Value& v) {
 
 // ---------------------------------------------------------------- sums
 bool Raiser::same_view(const Value& a, const Value& b) const {
-  return a.id == b.id && a.product == b.product && a.offset == b.offset && a.axes == b.axes;
+  return root(a.id) == root(b.id) && a.product == b.product && a.offset == b.offset && a.axes == b.axes;
+}
+
+// Files that quantize every tensor do so inside LayerNorm and GELU, too: there a text and the same text rounded are
+// one.
+ValueId Raiser::root(ValueId id) const {
+  while (id != kNone && graph_.producer(id) >= 0 &&
+         graph_.node(static_cast<size_t>(graph_.producer(id))).op == octet::Op::fake_quant)
+    id = graph_.node(static_cast<size_t>(graph_.producer(id))).input(0);
+  return id;
 }
 
 Value Raiser::add(const Value& a, const Value& b, double sign) {
@@ -228,6 +312,32 @@ bool Raiser::vector_along_features(const Value& k, const Value& x, int64_t* widt
          k.data.shape.back() == *width && !x.axes.back().empty() && extent_of(x.axes.back()).is(*width);
 }
 
+// A bias [heads, d] along the last axes of a product is a vector along its features.
+bool Raiser::bias_of_axes(const Value& x, const Value& k, Array* vector) const {
+  size_t rank = k.shape.size();
+  if (x.kind != Kind::view || !x.product || x.product->is_scores || rank < 2 || rank > x.axes.size() ||
+      !k.data.real() || !plain(k))
+    return false;
+  std::vector<Atom> along;
+  for (size_t d = 0; d < rank; ++d) {
+    const Axis& axis = x.axes[x.axes.size() - rank + d];
+    if (k.data.shape[d] == 1 && axis.empty()) continue;
+    if (k.data.shape[d] == 1 || axis.size() != 1 || axis[0].kind != 'F' || axis[0].extent != k.data.shape[d])
+      return false;
+    along.push_back(axis[0]);
+  }
+  if (along != features(x) || k.data.count() != x.product->width || x.offset != 0) return false;
+  float* out = nullptr;
+  *vector = Array::make(ElemType::f32, {x.product->width}, &out);
+  for (int64_t i = 0; i < k.data.count(); ++i) {
+    int64_t at = 0, rest = i;
+    for (size_t d = along.size(); d-- > 0;) at += rest % along[d].extent * along[d].stride, rest /= along[d].extent;
+    if (at >= x.product->width) return false;
+    out[at] = k.data.f[i];
+  }
+  return true;
+}
+
 Value Raiser::add_known(const Value& x, const Value& k, double sign) {
   double number = 0;
   bool constant = constant_value(k, &number);
@@ -290,6 +400,13 @@ Value Raiser::add_known(const Value& x, const Value& k, double sign) {
     y.product->score_bias_name = k.origin.empty() ? y.product->name + ".bias" : k.origin;
     y.product->pending = x.pending;  // the scale so far; the bias comes after it
     if (!fixed_) limit_ = std::min(limit_, length_);
+    return y;
+  }
+  if (Array bias; sign > 0 && bias_of_axes(x, k, &bias) && x.product->bias.empty() && x.pending == 1) {
+    Value y = x;
+    y.product = std::make_shared<Product>(*x.product);
+    y.product->bias = bias;
+    y.product->made.clear();
     return y;
   }
   int64_t width = 0;

@@ -17,8 +17,23 @@ Value Raiser::released(const Value& x) {
   if (!x.held) return x;
   Value plain = x;
   plain.held = nullptr;
-  return fake_quant(plain, x.held->scale, x.held->zero, x.held->data.type, static_cast<int64_t>(x.held->add),
-                    x.held->node_name);
+  plain = settled(plain);
+  auto key = std::pair(plain.id, static_cast<const Value*>(x.held.get()));
+  if (auto found = released_.find(key); found != released_.end()) {
+    plain.id = found->second;
+    return plain;
+  }
+  held_alive_.push_back(x.held);
+  Value y = fake_quant(plain, x.held->scale, x.held->zero, x.held->data.type, static_cast<int64_t>(x.held->add),
+                       x.held->node_name);
+  released_[key] = y.id;
+  return y;
+}
+
+// Between a product and its bias: a kernel adds the bias before it rounds.
+bool Raiser::drops_bias_quantizer(const Value& x, const Value& other) const {
+  int64_t width = 0;
+  return other.kind == Kind::known && x.product && x.product->bias.empty() && vector_along_features(other, x, &width);
 }
 
 // ---------------------------------------------------------------- quantizers
@@ -92,18 +107,17 @@ Value Raiser::dequantize() {
       Node q = *node_;
       q.op = "QuantizeLinear";
       q.outputs = {"q"};
-      Array data = whole(y.turned ? straight(y) : y);
+      Value stored = y.turned ? straight(y) : y;
+      Array data = x.scale.count() == 1 ? stored.data : whole(stored);
       Array ints = evaluate(q, {data, x.scale, x.zero}, file_.opset())[0];
       Value out = y;
       out.data = evaluate(*node_, {ints, x.scale, x.zero}, file_.opset())[0];
       out.origin.clear();
       out.turned = false;
       out.shape = shape_of(y);
-      for (size_t d = 0; d < out.shape.size(); ++d) out.data = out.data;
       return out;
     }
-    if (x.inner->kind == Kind::view && x.inner->product && !x.inner->product->is_scores &&
-        x.inner->product->bias.empty() && x.scale.count() == 1) {
+    if (x.inner->kind == Kind::view && x.inner->product && !x.inner->product->is_scores && x.scale.count() == 1) {
       Value y = *x.inner;
       y.held = std::make_shared<Value>();
       y.held->scale = x.scale, y.held->zero = x.zero;

@@ -1,6 +1,7 @@
 // Operations on text: what each operator does with views; axes of views, look-ups in tables.
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
 #include "onnx/raiser.h"
@@ -21,12 +22,26 @@ bool is_one(const Axis& axis) {
 
 std::vector<Value> Raiser::compute_text() {
   const std::string& op = node_->op;
+  // A quantizer waits until something reads its numbers; shapes and parts do not.
+  static const std::set<std::string> kMoves{"Reshape", "Flatten", "Transpose", "Unsqueeze",
+                                            "Squeeze", "Split",   "Slice",     "Gather"};
+  if (kMoves.contains(op) && arg(0).kind == Kind::quantized && !arg(0).plain && arg(0).inner->kind == Kind::view &&
+      arg(0).scale.count() == 1) {
+    // Integers on the way to their DequantizeLinear.
+    const Value q = arg(0);
+    Value inner = *q.inner;
+    in_[0] = &inner;
+    std::vector<Value> out;
+    for (Value& part : compute_text()) {
+      out.push_back(q);
+      out.back().inner = std::make_shared<Value>(std::move(part));
+    }
+    return out;
+  }
   std::vector<Value> free(in_.size());
   for (size_t i = 0; i < in_.size(); ++i) {
-    if (!in_[i]->held) continue;
-    int64_t width = 0;
-    const Value* other = op == "Add" ? in_[1 - i] : nullptr;
-    if (other != nullptr && other->kind == Kind::known && vector_along_features(*other, *in_[i], &width)) {
+    if (!in_[i]->held || kMoves.contains(op)) continue;
+    if (op == "Add" && in_.size() == 2 && drops_bias_quantizer(*in_[i], *in_[1 - i])) {
       notes_.push_back("quantizer " + in_[i]->held->node_name + " between a product and its bias is left out");
       free[i] = *in_[i];
       free[i].held = nullptr;
@@ -53,6 +68,7 @@ std::vector<Value> Raiser::compute_text() {
   if (op == "Slice") return {slice_text()};
   if (op == "MatMul") return {matmul()};
   if (op == "Gemm") return {gemm()};
+  if (op == "Einsum") return {einsum()};
   if (op == "Add") return {add(arg(0), arg(1), 1)};
   if (op == "Sub") return {add(arg(0), arg(1), -1)};
   if (op == "Mul") return {multiply_values(arg(0), arg(1))};
@@ -277,6 +293,7 @@ Value Raiser::take_view(const Value& x, size_t axis, int64_t begin, int64_t coun
   if (x.kind != Kind::view) refuse("it takes a part of what octet cannot follow");
   if (x.axes[axis].size() == 1 && x.axes[axis][0].kind == 'L' && x.form == 't') {
     if (begin != 0 || count != 1) refuse("it takes tokens other than the first");
+    if (x.held) return take_view(released(x), axis, begin, count, keep);
     ValueId id = settle(x);
     Value s = settled(x);
     y = view_of(emit(octet::Op::select_first, node_name(*node_), {id, offsets_}, {}, order_), s.axes, 'r');

@@ -81,6 +81,8 @@ class Raiser {
   Value attention_product(const Value& q, const Value& k);
   Value context_product(const Value& p, const Value& v);
   Value gemm();
+  Value einsum();
+  ValueId root(ValueId id) const;  ///< what its quantizers quantize
   Value add(const Value& a, const Value& b, double sign);
   Value add_known(const Value& x, const Value& k, double sign);
   Value multiply_values(const Value& a, const Value& b);
@@ -98,7 +100,9 @@ class Raiser {
   Value matmul_integer();
   Value fake_quant(const Value& x, const Array& scale, const Array& zero, ElemType type, int64_t axis,
                    const std::string& name);
+  bool drops_bias_quantizer(const Value& x, const Value& other) const;
   Value released(const Value& x);  ///< with the quantizer that it holds
+  bool bias_of_axes(const Value& x, const Value& k, Array* vector) const;
   bool feature_axis(const Value& x, size_t axis) const;
   bool vector_along_features(const Value& k, const Value& x, int64_t* width) const;
 
@@ -140,6 +144,8 @@ class Raiser {
   std::vector<std::string> notes_;
   std::map<std::string, int> order_of_;  ///< graph node -> place in the file
   std::map<std::string, ValueId> positions_;
+  std::map<std::pair<ValueId, const Value*>, ValueId> released_;  ///< quantizers that waited
+  std::vector<std::shared_ptr<Value>> held_alive_;                ///< whose addresses are keys
   mutable std::set<std::string> node_names_, value_names_;
   std::map<std::string, std::pair<const void*, ValueId>> parameter_by_name_;
 };

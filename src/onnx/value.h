@@ -60,6 +60,7 @@ struct TableRows {
 struct Value {
   enum class Kind {
     none,
+    foreign,    ///< an input that is no text: it may only be passed through
     known,      ///< numbers, with symbolic extents
     extents,    ///< integers of shapes
     view,       ///< axes over a value of the graph or a product

@@ -50,7 +50,7 @@ inline PaddedBatch batch_of(const File& file, const std::map<std::string, Array>
 
 /// Largest difference over the places that are no padding, relative beyond 1.
 inline double raised_difference(const octet::Graph& graph, const PaddedBatch& batch, const std::vector<Array>& expected,
-                                bool question_answering, bool fuse) {
+                                bool question_answering, bool fuse, const std::vector<ValueInfo>* names = nullptr) {
   const Target target = host_target();
   auto program = std::make_shared<const Program>(lower(graph, {.target = target, .fuse = fuse, .exact = !fuse}));
   Executor executor(program, std::make_shared<ThreadPool>(1), target);
@@ -61,18 +61,23 @@ inline double raised_difference(const octet::Graph& graph, const PaddedBatch& ba
     double d = std::fabs(x - y) / std::max(1.0, std::fabs(y));
     worst = std::isnan(d) ? INFINITY : std::max(worst, d);
   };
-  for (size_t o = 0; o < program->outputs.size() && o < expected.size(); ++o) {
+  for (size_t o = 0; o < program->outputs.size(); ++o) {
+    size_t at = names == nullptr ? o : expected.size();
+    for (size_t n = 0; names != nullptr && n < names->size(); ++n)
+      if ((*names)[n].name == program->outputs[o].first) at = n;
+    if (question_answering) at = 0;
+    if (at >= expected.size()) return INFINITY;
     const auto* got = static_cast<const float*>(executor.output(o));
     const Buffer& buffer = program->buffers[static_cast<size_t>(program->outputs[o].second)];
     if (buffer.extent == Extent::rows) {
       int64_t n = buffer.width * static_cast<int64_t>(batch.lengths.size());
-      if (expected[o].count() != n) return INFINITY;
-      for (int64_t i = 0; i < n; ++i) note(got[i], expected[o].at(i));
+      if (expected[at].count() != n) return INFINITY;
+      for (int64_t i = 0; i < n; ++i) note(got[i], expected[at].at(i));
       continue;
     }
     int64_t parts = question_answering ? 2 : 1, width = buffer.width / parts;
     for (int64_t p = 0; p < parts; ++p) {
-      const Array& e = expected[o + static_cast<size_t>(p)];
+      const Array& e = expected[at + static_cast<size_t>(p)];
       if (e.count() != static_cast<int64_t>(batch.lengths.size()) * batch.padded * width) return INFINITY;
       for (size_t r = 0; r < batch.lengths.size(); ++r)
         for (int64_t i = 0; i < batch.lengths[r]; ++i)

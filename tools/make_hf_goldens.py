@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/data/hf: tiny random BERT and RoBERTa checkpoints with outputs computed by transformers.
+"""Makes tests/data/hf: tiny random BERT, RoBERTa and MPNet checkpoints with outputs computed by transformers.
 
 Development time only (needs torch, transformers, safetensors); the tests read what it wrote. Every folder holds a checkpoint
 in one of the file forms and golden.json: {"rows": [{"ids", "type_ids"}], "outputs": {name: [values of row 0, row 1, ...]}} with the
@@ -19,6 +19,7 @@ SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, interme
              hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2)
 BERT = dict(SIZES, max_position_embeddings=24, type_vocab_size=2, pad_token_id=0)
 ROBERTA = dict(SIZES, max_position_embeddings=26, type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5, bos_token_id=0, eos_token_id=2)
+MPNET = dict(SIZES, max_position_embeddings=26, pad_token_id=1, layer_norm_eps=1e-5, bos_token_id=0, eos_token_id=2)
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "s64"}
 
 
@@ -35,10 +36,10 @@ def randomise(model, seed):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
-def rows(pad, types, seed):
+def rows(pad, types, seed, lengths):
     generator = torch.Generator().manual_seed(seed)
     made = []
-    for length in (1, 2, 7, 16, 24):
+    for length in lengths:
         ids = torch.randint(3, SIZES["vocab_size"], (length,), generator=generator)
         if length == 7:
             ids[3] = pad  # a padding id in the middle: RoBERTa's positions skip it
@@ -50,7 +51,7 @@ def pooled(hidden, how):
     return {"mean": hidden.mean(0), "cls": hidden[0], "max": hidden.max(0).values}[how]
 
 
-def make(name, kind, config, seed, dtype=torch.float32, form="safetensors", sentence=None, prefix_less=False):
+def make(name, kind, config, seed, dtype=torch.float32, form="safetensors", sentence=None, lengths=(1, 2, 7, 16, 24)):
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -117,9 +118,11 @@ def make(name, kind, config, seed, dtype=torch.float32, form="safetensors", sent
     model = model.float()
     outputs, inputs = {}, []
     base = getattr(model, model.base_model_prefix, model)
-    for ids, types in rows(config.pad_token_id, config.type_vocab_size, seed):
+    for ids, types in rows(config.pad_token_id, getattr(config, "type_vocab_size", 1), seed, lengths):
         inputs.append({"ids": ids.tolist(), "type_ids": types.tolist()})
         feed = dict(input_ids=ids[None], token_type_ids=types[None], attention_mask=torch.ones_like(ids)[None])
+        if config.model_type == "mpnet":
+            feed.pop("token_type_ids")
         with torch.no_grad():
             if sentence:
                 vector = pooled(base(**feed).last_hidden_state[0], sentence[0])
@@ -154,6 +157,12 @@ def main():
     make("roberta-token", t.RobertaForTokenClassification, t.RobertaConfig(**ROBERTA, num_labels=4), 10, torch.bfloat16, form="sharded bin")
     make("roberta-qa", t.RobertaForQuestionAnswering, t.RobertaConfig(**ROBERTA), 11, torch.float16)
     make("roberta-sentence-cls", t.RobertaModel, t.RobertaConfig(**ROBERTA), 12, torch.float16, sentence=("cls", True))
+    make("mpnet-classification", t.MPNetForSequenceClassification, t.MPNetConfig(**MPNET, **names("contradiction", "neutral", "entailment")), 14)
+    make("mpnet-token", t.MPNetForTokenClassification, t.MPNetConfig(**MPNET, num_labels=4), 15, torch.bfloat16, form="sharded bin")
+    make("mpnet-qa", t.MPNetForQuestionAnswering, t.MPNetConfig(**MPNET), 16, torch.float16)
+    make("mpnet-encoder", t.MPNetModel, t.MPNetConfig(**MPNET), 17, torch.float16)
+    # Long enough for every bucket of relative positions.
+    make("mpnet-sentence-mean", t.MPNetModel, t.MPNetConfig(**dict(MPNET, max_position_embeddings=162)), 18, torch.float16, sentence=("mean", True), lengths=(1, 7, 33, 100, 160))
     make("roberta-masked", t.RobertaForMaskedLM, t.RobertaConfig(**ROBERTA), 13, torch.bfloat16)
 
 

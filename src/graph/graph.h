@@ -34,8 +34,10 @@ enum class Op : uint8_t {
   gelu,        ///< x -> the same; approximate ("none" | "tanh")
   relu,        ///< x -> the same
   tanh,        ///< x -> the same
-  attention_scores,   ///< q [T,H], k [T,H], offsets, bias f32[heads,L,L] (optional) -> [heads,length,length]; heads,
-                      ///< scale
+  relative_bias,      ///< table f32[B,heads] -> f32[heads,2L-1]: element L-1+d is the table's row of the bucket of
+                      ///< distance d = key - query (graph/relative_bias.h); length L, buckets, max_distance
+  attention_scores,   ///< q [T,H], k [T,H], offsets, bias f32[heads,L,L] or f32[heads,2L-1] by key - query + L - 1
+                      ///< (optional) -> [heads,length,length]; heads, scale
   softmax,            ///< scores -> the same, over the last axis
   attention_context,  ///< p [heads,length,length], v [T,H], offsets -> [T,H]; heads
   select_first,       ///< x [T,H], offsets -> [R,H]: token 0 of each row

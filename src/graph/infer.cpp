@@ -12,6 +12,8 @@ using Kind = AttributeKind;
 constexpr AttributeSignature kPositions[] = {{"start", Kind::integer}, {"padding_id", Kind::integer}};
 constexpr AttributeSignature kLayerNorm[] = {{"epsilon", Kind::number, true}};
 constexpr AttributeSignature kGelu[] = {{"approximate", Kind::text}};
+constexpr AttributeSignature kRelativeBias[] = {
+    {"length", Kind::integer, true}, {"buckets", Kind::integer, true}, {"max_distance", Kind::integer, true}};
 constexpr AttributeSignature kScores[] = {{"heads", Kind::integer, true}, {"scale", Kind::number, true}};
 constexpr AttributeSignature kContext[] = {{"heads", Kind::integer, true}};
 constexpr AttributeSignature kFakeQuant[] = {{"type", Kind::text, true},  {"lo", Kind::integer, true},
@@ -19,7 +21,7 @@ constexpr AttributeSignature kFakeQuant[] = {{"type", Kind::text, true},  {"lo",
                                              {"dynamic", Kind::text},     {"state", Kind::text}};
 
 // In the order of the enum.
-constexpr std::array<Signature, 16> kSignatures = {{
+constexpr std::array<Signature, 17> kSignatures = {{
     {Op::positions, "positions", 2, 2, kPositions},
     {Op::embedding, "embedding", 2, 2, {}},
     {Op::add, "add", 2, 2, {}},
@@ -28,6 +30,7 @@ constexpr std::array<Signature, 16> kSignatures = {{
     {Op::gelu, "gelu", 1, 1, kGelu},
     {Op::relu, "relu", 1, 1, {}},
     {Op::tanh, "tanh", 1, 1, {}},
+    {Op::relative_bias, "relative_bias", 1, 1, kRelativeBias},
     {Op::attention_scores, "attention_scores", 3, 4, kScores},
     {Op::softmax, "softmax", 1, 1, {}},
     {Op::attention_context, "attention_context", 3, 3, kContext},
@@ -37,6 +40,8 @@ constexpr std::array<Signature, 16> kSignatures = {{
     {Op::normalize, "normalize", 1, 1, {}},
     {Op::fake_quant, "fake_quant", 1, 4, kFakeQuant},
 }};
+
+constexpr int64_t kMaxBiasLength = 1 << 20;
 
 /// The checks of one node, with its name in every message.
 class Inference {
@@ -78,6 +83,7 @@ class Inference {
       }
       case Op::relu:
       case Op::tanh: floats(0, "x"); return type(0);
+      case Op::relative_bias: return relative_bias();
       case Op::attention_scores: return scores();
       case Op::softmax:
         floats(0, "scores");
@@ -178,6 +184,17 @@ class Inference {
     return heads;
   }
 
+  ValueType relative_bias() const {
+    floats(0, "table");
+    int64_t length = node_.integer("length", 0), buckets = node_.integer("buckets", 0);
+    require(rank(0) == 2 && buckets <= type(0).shape[0], "a table of a row a bucket");
+    require(length >= 1 && length <= kMaxBiasLength, "length 1 to " + std::to_string(kMaxBiasLength));
+    // Half of the buckets for each direction, half of those for single distances.
+    require(buckets >= 4 && buckets % 2 == 0 && node_.integer("max_distance", 0) > buckets / 4,
+            "an even number of buckets, and max_distance over a quarter of it");
+    return {DType::f32, {type(0).shape[1], 2 * length - 1}};
+  }
+
   ValueType scores() const {
     floats(0, "q");
     floats(1, "k");
@@ -187,7 +204,9 @@ class Inference {
     if (node_.input(3) != kNone) {
       floats(3, "bias");
       const Shape& bias = type(3).shape;
-      require(bias.size() == 3 && bias[0] == heads && bias[1] == bias[2], "a bias [heads, L, L]");
+      require((bias.size() == 3 && bias[0] == heads && bias[1] == bias[2]) ||
+                  (bias.size() == 2 && bias[0] == heads && bias[1] % 2 == 1),
+              "a bias [heads, L, L] or [heads, 2 L - 1]");
     }
     return {DType::f32, {heads, kLength, kLength}};
   }

@@ -26,6 +26,7 @@ struct Defaults {
 };
 constexpr Defaults kBertDefaults{30522, 512, 2, 0, 1e-12};
 constexpr Defaults kRobertaDefaults{50265, 512, 2, 1, 1e-12};
+constexpr Defaults kMpnetDefaults{30527, 512, 0, 1, 1e-12};
 
 int64_t size_value(const json& object, const char* key, int64_t fallback, int64_t least, const std::string& where) {
   auto value = json_get_or<int64_t>(object, key, fallback, where);
@@ -226,7 +227,8 @@ ModelConfig parse_config(std::string_view text, const std::string& where) {
   ModelConfig config;
   config.model_type = json_get_or<std::string>(object, "model_type", "", where);
   config.architectures = json_get_or<std::vector<std::string>>(object, "architectures", {}, where);
-  const Defaults& defaults = config.model_type == "roberta" ? kRobertaDefaults : kBertDefaults;
+  const bool mpnet = config.model_type == "mpnet";
+  const Defaults& defaults = config.model_type == "roberta" ? kRobertaDefaults : mpnet ? kMpnetDefaults : kBertDefaults;
   config.vocab_size = size_value(object, "vocab_size", defaults.vocab_size, 1, where);
   config.hidden_size = size_value(object, "hidden_size", 768, 1, where);
   config.num_layers = size_value(object, "num_hidden_layers", 12, 1, where);
@@ -236,6 +238,7 @@ ModelConfig parse_config(std::string_view text, const std::string& where) {
   config.type_vocab_size = size_value(object, "type_vocab_size", defaults.type_vocab_size, 0, where);
   config.pad_token_id = size_value(object, "pad_token_id", defaults.pad_token_id, 0, where);
   config.layer_norm_eps = json_get_or<double>(object, "layer_norm_eps", defaults.layer_norm_eps, where);
+  config.relative_buckets = size_value(object, "relative_attention_num_buckets", 32, 1, where);
   if (config.num_layers > kMaxLayers)
     fail(ErrorCode::corrupt, {.what = "impossible value of num_hidden_layers",
                               .expected = "expected at most 1024, got " + std::to_string(config.num_layers),
@@ -253,7 +256,8 @@ ModelConfig parse_config(std::string_view text, const std::string& where) {
   read_labels(object, config, where);
 
   // What follows only matters for models that are built here; an unknown family is refused for its name, not for these.
-  if (config.model_type != "bert" && config.model_type != "roberta" && !config.model_type.empty()) return config;
+  if (config.model_type != "bert" && config.model_type != "roberta" && !mpnet && !config.model_type.empty())
+    return config;
   config.hidden_act = activation(json_get_or<std::string>(object, "hidden_act", "gelu", where), where);
   config.head = head_of(config.architectures, where);
   auto positions = json_get_or<std::string>(object, "position_embedding_type", "absolute", where);

@@ -33,7 +33,7 @@ struct SentenceConfig {
 };
 
 struct ModelConfig {
-  std::string model_type;  ///< "bert", "roberta"; empty when config.json has none
+  std::string model_type;  ///< "bert", "roberta", "mpnet"; empty when config.json has none
   std::vector<std::string> architectures;
   std::optional<Head> head;  ///< from architectures or modules.json; nothing when neither says
 
@@ -46,7 +46,8 @@ struct ModelConfig {
   int64_t type_vocab_size = 0;
   int64_t pad_token_id = 0;
   double layer_norm_eps = 0;
-  std::string hidden_act;  ///< "gelu", "gelu_new", "relu", "tanh": spellings with equal results are one
+  int64_t relative_buckets = 0;  ///< rows of MPNet's table of relative positions
+  std::string hidden_act;        ///< "gelu", "gelu_new", "relu", "tanh": spellings with equal results are one
 
   int64_t num_labels = 2;
   std::vector<std::string> labels;  ///< id2label in order of id; num_labels long

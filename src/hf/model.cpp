@@ -11,11 +11,11 @@ namespace octet::hf {
 namespace {
 
 /// Types that folder names may tell, besides those that are known, so that "distilbert" is not taken for "bert".
-constexpr std::string_view kOtherTypes[] = {
-    "albert",     "bart",        "camembert",   "convbert",    "deberta",    "distilbert", "electra",
-    "ernie",      "flaubert",    "funnel",      "ibert",       "layoutlm",   "longformer", "megatron-bert",
-    "mobilebert", "modernbert",  "mpnet",       "nezha",       "nomic_bert", "qdqbert",    "rembert",
-    "roformer",   "squeezebert", "visual_bert", "xlm-roberta", "xlnet"};
+constexpr std::string_view kOtherTypes[] = {"albert",     "bart",        "camembert",   "convbert",      "deberta",
+                                            "distilbert", "electra",     "ernie",       "flaubert",      "funnel",
+                                            "ibert",      "layoutlm",    "longformer",  "megatron-bert", "mobilebert",
+                                            "modernbert", "nezha",       "nomic_bert",  "qdqbert",       "rembert",
+                                            "roformer",   "squeezebert", "visual_bert", "xlm-roberta",   "xlnet"};
 
 bool any_begins(const Weights& weights, std::string_view prefix) {
   auto found = weights.tensors().lower_bound(std::string(prefix));

@@ -31,7 +31,7 @@ struct LoadedModel {
 /// in one error. Throws not_found, corrupt, unsupported (with the known families), invalid_argument, io.
 LoadedModel load_model(const std::filesystem::path& folder, const LoadOptions& options = {});
 
-/// "bert", "roberta": what load_model knows.
+/// "bert", "roberta", "mpnet": what load_model knows.
 std::vector<std::string> known_families();
 
 }  // namespace octet::hf

@@ -87,9 +87,9 @@ struct AttentionArgs {
   const float* score_scale =
       nullptr;                  ///< [heads]: q scale * k scale / sqrt(head_dim); floats and dynamic: 1 / sqrt(head_dim)
   float float_scale = 1.0f;     ///< the same for floats, whose heads all share it
-  const float* bias = nullptr;  ///< [heads, bias_length, bias_length], added to the scaled scores
-  int64_t bias_length = 0;
-  float p_inv_scale = 255.0f;  ///< probabilities: zero point 0
+  const float* bias = nullptr;  ///< added to the scaled scores: bias[head * head stride + query * query stride + key]
+  int64_t bias_head_stride = 0, bias_query_stride = 0;  ///< the latter -1 where only key - query counts
+  float p_inv_scale = 255.0f;                           ///< probabilities: zero point 0
   int32_t p_lo = 0, p_hi = 255;
   const float* context_scale = nullptr;  ///< [heads * head_dim]: p scale * v scale; dynamic: p scale
   Requant requant;                       ///< 8-bit y only
@@ -229,8 +229,8 @@ struct ScoresArgs {
   const float* a = nullptr;     ///< scores: q [tokens, width]; softmax: scores; context: probabilities
   const float* b = nullptr;     ///< scores: k; context: v
   float scale = 1.0f;           ///< scores only
-  const float* bias = nullptr;  ///< [heads, bias_length, bias_length]
-  int64_t bias_length = 0;
+  const float* bias = nullptr;  ///< as in AttentionArgs
+  int64_t bias_head_stride = 0, bias_query_stride = 0;
   float* y = nullptr;
 };
 

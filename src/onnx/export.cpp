@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/int8.h"
+#include "graph/relative_bias.h"
 
 namespace octet::onnx {
 
@@ -272,6 +273,7 @@ class Exporter {
       case Op::gelu: return gelu(n);
       case Op::relu: return set(n, node("Relu", n.name + "/Relu", {take(n.input(0))}));
       case Op::tanh: return set(n, node("Tanh", n.name + "/Tanh", {take(n.input(0))}));
+      case Op::relative_bias: return relative_bias(n);
       case Op::attention_scores: return scores(n);
       case Op::softmax: return softmax(n);
       case Op::attention_context: return context(n);
@@ -416,7 +418,11 @@ class Exporter {
     auto scale = static_cast<float>(n.number("scale", 1.0));
     y = node("Mul", n.name + "/Mul", {y, constant(n.name + ".scale", scale)});
     if (n.input(3) != kNone) {
-      if (bias_.find(n.input(3)) == bias_.end()) {
+      if (bias_.find(n.input(3)) == bias_.end() && graph_.value(n.input(3)).type.shape.size() == 2) {
+        // Only the distance counts: [heads, 2L-1] is read at key - query + L - 1.
+        bias_[n.input(3)] =
+            node("Gather", n.name + "/bias", {take(n.input(3)), distances(n.input(3))}, "", {integer("axis", 1)});
+      } else if (bias_.find(n.input(3)) == bias_.end()) {
         std::string ends = node("Unsqueeze", n.name + "/bias_end", {length(), indices("axis_0", {0})});
         ends = node("Concat", n.name + "/bias_ends", {ends, ends}, "", {integer("axis", 0)});
         bias_[n.input(3)] =
@@ -426,6 +432,25 @@ class Exporter {
       y = node("Add", n.name + "/AddBias", {y, bias_.at(n.input(3))});
     }
     set(n, node("Add", n.name + "/AddMask", {y, score_mask()}));
+  }
+
+  void relative_bias(const octet::Node& n) {
+    Tensor bias = octet::relative_bias(n, graph_.parameter(n.input(0)));
+    const std::string& name = graph_.value(n.output).name;
+    set(n, options_.half ? initializer(name, ElemType::f16, half(bias)) : initializer(name, ElemType::f32, bias));
+  }
+
+  /// Places in a bias by distance, [S, S].
+  std::string distances(ValueId bias) {
+    const int64_t middle = graph_.value(bias).type.shape.at(1) / 2;
+    std::string& made = distances_[middle];
+    if (!made.empty()) return made;
+    const std::string path = "distances_" + std::to_string(middle);
+    std::string tokens =
+        node("Range", path + "/Range", {indices("zero", {0}, true), length(), indices("one_index", {1}, true)});
+    std::string queries = node("Unsqueeze", path + "/Unsqueeze", {tokens, indices("last_axis", {-1})});
+    std::string apart = node("Sub", path + "/Sub", {tokens, queries});
+    return made = node("Add", path + "/Add", {apart, indices("middle_" + std::to_string(middle), {middle}, true)});
   }
 
   void softmax(const octet::Node& n) {
@@ -469,6 +494,7 @@ class Exporter {
   std::vector<std::string> name_;  // by value
   std::set<std::string> held_;     // initializers written
   std::map<ValueId, std::string> bias_;
+  std::map<int64_t, std::string> distances_;  // by the middle
   std::string mask_column_, score_mask_, length_;
 };
 

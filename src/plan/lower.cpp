@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/int8.h"
 #include "graph/passes.h"
+#include "graph/relative_bias.h"
 
 namespace octet {
 
@@ -258,6 +259,7 @@ class Lowering {
       case Op::embedding: return lower_embedding({&node}, nullptr);
       case Op::linear: return lower_linear(node);
       case Op::layer_norm: return lower_norm(node);
+      case Op::relative_bias: return;  // the attention that reads it has its values as a weight
       case Op::attention_scores: return lower_attention(node);
       case Op::softmax: return lower_scores(node, ScoresKind::softmax);
       case Op::attention_context: return lower_scores(node, ScoresKind::context);
@@ -722,11 +724,23 @@ class Lowering {
     if (kind == ScoresKind::scores) {
       step.numbers["scale"] = node.number("scale", 1.0);
       desc.bias = node.input(3) != kNone;
-      if (desc.bias) step.params["bias"] = float_weight(node.input(3), DType::f32);
+      if (desc.bias) step.params["bias"] = score_bias(node.input(3));
     }
     step.outputs = {make_float(node.output)};
     step.desc = desc;
     emit(std::move(step));
+  }
+
+  // One weight for all layers that share it.
+  std::string score_bias(ValueId value) {
+    if (graph_.is_parameter(value)) return float_weight(value, DType::f32);
+    const Node* node = node_of(value);
+    const Node* quantizer = node != nullptr && node->op == Op::relative_bias ? quantizer_of(node->input(0)) : nullptr;
+    if (node == nullptr || node->op != Op::relative_bias || quantizer != nullptr ||
+        !graph_.is_parameter(node->input(0)))
+      fail(ErrorCode::unsupported, {.what = "cannot compile the bias of scores " + graph_.value(value).name,
+                                    .expected = "expected a parameter, or relative_bias of one"});
+    return add_weight(graph_.value(value).name, relative_bias(*node, graph_.parameter(node->input(0))));
   }
 
   // The nodes of one attention and how it can be computed.
@@ -840,7 +854,7 @@ class Lowering {
       step.numbers["p_hi"] = p.hi;
     }
     step.params["score_scale"] = add_weight(step.name + ".score_scale", score);
-    if (desc.bias) step.params["bias"] = float_weight(scores.input(3), DType::f32);
+    if (desc.bias) step.params["bias"] = score_bias(scores.input(3));
     mark_done(*a.softmax);
     mark_done(*a.context);
     if (a.probabilities != nullptr) mark_done(*a.probabilities);

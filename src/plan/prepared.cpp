@@ -114,6 +114,19 @@ class Binder {
     return row;
   }
 
+  // [heads, L, L], or [heads, 2 L - 1] by key - query + L - 1.
+  template <typename Args>
+  void bind_bias(const Step& step, Args& args) {
+    const Tensor& bias = weight(step.params.at("bias"));
+    args.bias = param<float>(step, "bias");
+    args.bias_head_stride = bias.elements() / bias.dim(0);
+    args.bias_query_stride = bias.dim(1);
+    if (bias.shape().size() == 2) {
+      args.bias += bias.dim(1) / 2;
+      args.bias_query_stride = -1;
+    }
+  }
+
   BoundStep prepare(const Step& step, const GemmDesc& desc, size_t index) {
     Bound<GemmKernel, GemmArgs> b{kernel(step, gemm_kernels(), desc), {}};
     AlignedBytes bytes = allocate_aligned(b.kernel->packed_bytes(desc));
@@ -140,8 +153,7 @@ class Binder {
     b.args.p_hi = static_cast<int32_t>(program_.number(step, "p_hi", 255));
     b.args.requant = requant(step, 0);
     if (desc.bias) {
-      b.args.bias = param<float>(step, "bias");
-      b.args.bias_length = weight(step.params.at("bias")).dim(1);
+      bind_bias(step, b.args);
     }
     return b;
   }
@@ -185,8 +197,7 @@ class Binder {
     Bound<ScoresKernel, ScoresArgs> b{kernel(step, scores_kernels(), desc), {}};
     b.args.scale = static_cast<float>(program_.number(step, "scale", 1));
     if (desc.bias) {
-      b.args.bias = param<float>(step, "bias");
-      b.args.bias_length = weight(step.params.at("bias")).dim(1);
+      bind_bias(step, b.args);
     }
     return b;
   }

@@ -281,13 +281,17 @@ class Verifier {
               "a probability range inside the type");
     }
     if (d.bias) {
-      const Tensor& bias = weight("bias");
-      require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads &&
-                  bias.dim(1) == bias.dim(2),
-              "a square bias a head");
-      require(program_.positions > 0 && bias.dim(1) >= program_.positions, "a bias as long as the longest text");
+      require_bias(weight("bias"), d.heads);
     }
     requant(0, d.y, width);
+  }
+  void require_bias(const Tensor& bias, int64_t heads) const {
+    const Shape& shape = bias.shape();
+    require(bias.dtype() == DType::f32 && shape.size() >= 2 && shape[0] == heads &&
+                (shape.size() == 2 ? shape[1] % 2 == 1 : shape.size() == 3 && shape[1] == shape[2]),
+            "a bias a head, [heads, L, L] or [heads, 2 L - 1]");
+    const int64_t longest = shape.size() == 2 ? (shape[1] + 1) / 2 : shape[1];
+    require(program_.positions > 0 && longest >= program_.positions, "a bias as long as the longest text");
   }
   void operand(size_t i, DType type, int64_t n, const char* scale, Extent* extent) const {
     const Buffer& b = slot(step_->inputs, i, type, n);
@@ -389,10 +393,7 @@ class Verifier {
     if (!softmax) is(step_->inputs, 1, false);
     is(step_->outputs, 0, d.kind != ScoresKind::context);
     if (d.bias) {
-      const Tensor& bias = weight("bias");
-      require(bias.dtype() == DType::f32 && bias.shape().size() == 3 && bias.dim(0) == d.heads &&
-                  bias.dim(1) == bias.dim(2) && program_.positions > 0 && bias.dim(1) >= program_.positions,
-              "a square bias a head as long as the longest text");
+      require_bias(weight("bias"), d.heads);
     }
   }
   void check(const PositionsDesc& d) const {

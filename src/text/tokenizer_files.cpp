@@ -99,44 +99,49 @@ json from_vocab_txt(const fs::path& folder, const json& config, const json& map,
   json vocabulary = json::object();
   int64_t id = 0;
   for (const std::string& line : lines_of(read_utf8(folder / "vocab.txt"))) vocabulary[line] = id++;
+  // MPNet's vocabulary is BERT's behind RoBERTa's special tokens; two separators stand between the texts of a pair.
+  const bool mpnet = json_get_or<std::string>(config, "tokenizer_class", "", where).starts_with("MPNetTokenizer");
   std::string unk = special_token(config, map, "unk_token", "[UNK]"),
-              sep = special_token(config, map, "sep_token", "[SEP]"),
-              pad = special_token(config, map, "pad_token", "[PAD]"),
-              cls = special_token(config, map, "cls_token", "[CLS]"),
-              mask = special_token(config, map, "mask_token", "[MASK]");
+              sep = special_token(config, map, "sep_token", mpnet ? "</s>" : "[SEP]"),
+              pad = special_token(config, map, "pad_token", mpnet ? "<pad>" : "[PAD]"),
+              cls = special_token(config, map, "cls_token", mpnet ? "<s>" : "[CLS]"),
+              mask = special_token(config, map, "mask_token", mpnet ? "<mask>" : "[MASK]");
   int64_t cls_id = require(vocabulary, cls, where), sep_id = require(vocabulary, sep, where);
   json added = json::array();
   for (const std::string& token : {pad, unk, cls, sep, mask})
-    if (vocabulary.contains(token)) added.push_back(added_token(token, vocabulary[token].get<int64_t>(), false));
+    if (vocabulary.contains(token))
+      added.push_back(added_token(token, vocabulary[token].get<int64_t>(), mpnet && token == mask));
   append_added_tokens(folder, map, added);
   bool lowercase = json_get_or<bool>(config, "do_lower_case", true, where);
   json strip = config.contains("strip_accents") ? config["strip_accents"] : json();
-  return {
-      {"version", "1.0"},
-      {"added_tokens", added},
-      {"normalizer",
-       {{"type", "BertNormalizer"},
-        {"clean_text", true},
-        {"handle_chinese_chars", json_get_or<bool>(config, "tokenize_chinese_chars", true, where)},
-        {"strip_accents", strip},
-        {"lowercase", lowercase}}},
-      {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
-      {"post_processor",
-       {{"type", "TemplateProcessing"},
-        {"single",
-         json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0)})},
-        {"pair", json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0),
-                              sequence_in_template("B", 1), special_in_template(sep, 1)})},
-        {"special_tokens",
-         {{cls, {{"id", cls}, {"ids", {cls_id}}, {"tokens", {cls}}}},
-          {sep, {{"id", sep}, {"ids", {sep_id}}, {"tokens", {sep}}}}}}}},
-      {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
-      {"model",
-       {{"type", "WordPiece"},
-        {"unk_token", unk},
-        {"continuing_subword_prefix", "##"},
-        {"max_input_chars_per_word", 100},
-        {"vocab", std::move(vocabulary)}}}};
+  json pair = json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0)});
+  if (mpnet) pair.push_back(special_in_template(sep, 0));
+  pair.push_back(sequence_in_template("B", mpnet ? 0 : 1));
+  pair.push_back(special_in_template(sep, mpnet ? 0 : 1));
+  return {{"version", "1.0"},
+          {"added_tokens", added},
+          {"normalizer",
+           {{"type", "BertNormalizer"},
+            {"clean_text", true},
+            {"handle_chinese_chars", json_get_or<bool>(config, "tokenize_chinese_chars", true, where)},
+            {"strip_accents", strip},
+            {"lowercase", lowercase}}},
+          {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+          {"post_processor",
+           {{"type", "TemplateProcessing"},
+            {"single",
+             json::array({special_in_template(cls, 0), sequence_in_template("A", 0), special_in_template(sep, 0)})},
+            {"pair", std::move(pair)},
+            {"special_tokens",
+             {{cls, {{"id", cls}, {"ids", {cls_id}}, {"tokens", {cls}}}},
+              {sep, {{"id", sep}, {"ids", {sep_id}}, {"tokens", {sep}}}}}}}},
+          {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
+          {"model",
+           {{"type", "WordPiece"},
+            {"unk_token", unk},
+            {"continuing_subword_prefix", "##"},
+            {"max_input_chars_per_word", 100},
+            {"vocab", std::move(vocabulary)}}}};
 }
 
 json from_vocab_json(const fs::path& folder, const json& config, const json& map, const std::string& where) {

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "graph/passes.h"
+#include "graph/relative_bias.h"
 #include "quant/placement.h"
 #include "train/fake_quant.h"
 
@@ -192,6 +193,14 @@ std::vector<at::Tensor> heads_of(const at::Tensor& flat, const Batch& batch, int
   return parts;
 }
 
+/// [heads, length, length] of a bias [heads, L, L], or [heads, 2L-1] by key - query + L - 1. Views: their gradient adds
+/// in a fixed order.
+at::Tensor square_bias(const at::Tensor& bias, int64_t length) {
+  if (bias.dim() == 3) return bias.slice(1, 0, length).slice(2, 0, length);
+  const int64_t middle = bias.size(1) / 2;
+  return bias.slice(1, middle + 1 - length, middle + length).unfold(1, length, 1).flip({1});
+}
+
 }  // namespace
 
 Slot Interpreter::scores(const Node& node, const Batch& batch, std::vector<Slot>& values) {
@@ -213,8 +222,7 @@ Slot Interpreter::scores(const Node& node, const Batch& batch, std::vector<Slot>
                right = ks[g].reshape({piles, group.length, width}).transpose(1, 2);
     at::Tensor made = at::baddbmm(at::empty({1}, left.options()), left, right, 0.0, scale)
                           .view({group.rows, heads, group.length, group.length});
-    if (bias != nullptr)
-      made = made + bias->slice(1, 0, group.length).slice(2, 0, group.length).to(made.scalar_type()).unsqueeze(0);
+    if (bias != nullptr) made = made + square_bias(*bias, group.length).to(made.scalar_type()).unsqueeze(0);
     slot.groups.push_back(made);
   }
   return slot;
@@ -295,6 +303,12 @@ Slot Interpreter::compute(const Node& node, const Pass& pass, std::vector<Slot>&
     case Op::gelu: return {.flat = at::gelu(in(0), node.text("approximate", "none"))};
     case Op::relu: return {.flat = at::relu(in(0))};
     case Op::tanh: return {.flat = at::tanh(in(0))};
+    case Op::relative_bias: {
+      const std::vector<int64_t> buckets = relative_buckets(node);
+      at::Tensor index = at::empty({static_cast<int64_t>(buckets.size())}, at::kLong);
+      std::copy(buckets.begin(), buckets.end(), index.mutable_data_ptr<int64_t>());
+      return {.flat = at::embedding(in(0), index.to(batch.device)).transpose(0, 1)};
+    }
     case Op::attention_scores: return scores(node, batch, values);
     case Op::softmax: {
       const Slot& s = values[static_cast<size_t>(node.input(0))];

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "graph/relative_bias.h"
 
 namespace octet {
 namespace {
@@ -41,6 +42,12 @@ Graph every_op() {
   ValueId v = g.add(Op::linear, "layer.0/v::out", {x, weight});
   ValueId s = g.add(Op::attention_scores, "scores", {q, k, in.offsets, bias}, {{"heads", int64_t{2}}, {"scale", 0.5}});
   s = g.add(Op::softmax, "softmax", {s});
+  ValueId by_distance = g.add(Op::relative_bias, "distances", {g.add_parameter("table", zeros({32, 2}))},
+                              {{"length", int64_t{5}}, {"buckets", int64_t{32}}, {"max_distance", int64_t{128}}});
+  ValueId r = g.add(Op::attention_scores, "relative scores", {q, k, in.offsets, by_distance},
+                    {{"heads", int64_t{2}}, {"scale", 0.5}});
+  g.set_output("context",
+               g.add(Op::attention_context, "relative context", {r, v, in.offsets}, {{"heads", int64_t{2}}}));
   s = g.add(Op::fake_quant, "p_quantizer", {s},
             {{"type", "u8"}, {"lo", int64_t{0}}, {"hi", int64_t{255}}, {"dynamic", ""}});
   ValueId c = g.add(Op::attention_context, "context", {s, v, in.offsets}, {{"heads", int64_t{2}}});
@@ -72,6 +79,7 @@ TEST(Graph, TypesOfEveryOperation) {
   EXPECT_EQ(type("positions"), "s32[tokens]");
   EXPECT_EQ(type("embeddings.word"), "f32[tokens, 8]");
   EXPECT_EQ(type("scores"), "f32[2, length, length]");
+  EXPECT_EQ(type("distances"), "f32[2, 9]");
   EXPECT_EQ(type("context"), "f32[tokens, 8]");
   EXPECT_EQ(type("y"), "f32[tokens, 12]");
   EXPECT_EQ(type("max"), "f32[rows, 12]");
@@ -155,6 +163,42 @@ TEST(Graph, MismatchesNameTheNode) {
         Attributes{{"type", "s8"}, {"lo", int64_t{-128}}}})
     message(ErrorCode::invalid_argument, [&] { g.add(Op::fake_quant, "bad", {x}, attributes); });
   EXPECT_EQ(g.find_value("bad"), kNone);
+}
+
+// The borders that transformers has for MPNet, in f32 steps.
+TEST(Graph, RelativeBucketsAreThoseOfT5) {
+  const std::vector<int64_t> before{90, 63, 45, 31, 22, 15, 11, 7, 6, 5, 4, 3, 2, 1, 0},
+      after{1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91};
+  for (size_t i = 0; i < before.size(); ++i) {
+    const auto step = static_cast<int64_t>(i);
+    EXPECT_EQ(relative_bucket(-before[i], 32, 128), 14 - step) << before[i];
+    EXPECT_EQ(relative_bucket(-before[i] - 1, 32, 128), 15 - step) << before[i];
+    EXPECT_EQ(relative_bucket(after[i], 32, 128), 17 + step) << after[i];
+    EXPECT_EQ(relative_bucket(after[i] + 1, 32, 128),
+              17 + step + (i + 1 < after.size() && after[i + 1] == after[i] + 1))
+        << after[i];
+  }
+  EXPECT_EQ(relative_bucket(100000, 32, 128), 31);
+  EXPECT_EQ(relative_bucket(-100000, 32, 128), 15);
+}
+
+TEST(Graph, BiasesOfTheWrongShapeAreRefused) {
+  Graph g = every_op();
+  ValueId table = g.find_value("table"), q = g.find_value("q"), offsets = g.find_value("offsets");
+  auto add = [&](int64_t length, int64_t buckets, int64_t most) {
+    return message(ErrorCode::invalid_argument, [&] {
+      g.add(Op::relative_bias, "bad", {table}, {{"length", length}, {"buckets", buckets}, {"max_distance", most}});
+    });
+  };
+  EXPECT_NE(add(5, 34, 128).find("a row a bucket"), std::string::npos);
+  EXPECT_NE(add(0, 32, 128).find("length 1 to"), std::string::npos);
+  EXPECT_NE(add(5, 31, 128).find("even number of buckets"), std::string::npos);
+  EXPECT_NE(add(5, 32, 8).find("max_distance"), std::string::npos);
+  ValueId even = g.add_parameter("even", zeros({2, 8}));
+  std::string text = message(ErrorCode::invalid_argument, [&] {
+    g.add(Op::attention_scores, "bad", {q, q, offsets, even}, {{"heads", int64_t{2}}, {"scale", 0.5}});
+  });
+  EXPECT_NE(text.find("[heads, 2 L - 1]"), std::string::npos) << text;
 }
 
 TEST(Graph, VerifierListsEverything) {

@@ -89,6 +89,22 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
       case Op::tanh:
         for (double v : x) out.push_back(std::tanh(v));
         break;
+      case Op::relative_bias: {
+        const int64_t length = node.integer("length", 0), heads = last(node.inputs[0]);
+        const double side = static_cast<double>(node.integer("buckets", 0)) / 2, exact = side / 2,
+                     most = static_cast<double>(node.integer("max_distance", 0));
+        for (int64_t h = 0; h < heads; ++h)
+          for (int64_t d = 1 - length; d < length; ++d) {
+            double apart = std::abs(static_cast<double>(d)), bucket = apart;
+            if (apart >= exact)
+              bucket = std::min(
+                  side - 1,
+                  exact + std::floor(std::log(apart / exact) / std::log(most / exact) * (side - exact) + 1e-9));
+            if (d > 0) bucket += side;
+            out.push_back(x[static_cast<size_t>(static_cast<int64_t>(bucket) * heads + h)]);
+          }
+        break;
+      }
       case Op::attention_scores: {
         const Values& keys = get(node.inputs[1]);
         int64_t heads = node.integer("heads", 1), width = last(node.inputs[0]), part = width / heads;
@@ -99,7 +115,12 @@ inline std::map<std::string, std::vector<double>> evaluate(const Graph& graph, c
               for (int64_t d = 0; d < part; ++d)
                 sum += x[static_cast<size_t>(i * width + h * part + d)] *
                        keys[static_cast<size_t>(j * width + h * part + d)];
-              out.push_back(sum * node.number("scale", 1));
+              const double bias = node.input(3) == kNone ? 0.0 : [&] {
+                const Values& all = get(node.inputs[3]);
+                const int64_t distances = last(node.inputs[3]);
+                return all[static_cast<size_t>(h * distances + distances / 2 + j - i)];
+              }();
+              out.push_back(sum * node.number("scale", 1) + bias);
             }
         break;
       }

@@ -53,7 +53,7 @@ TEST_P(Golden, GraphComputesWhatTransformersDoes) {
   LoadedModel model = load_model(kData / GetParam());
   verify(model.graph);
   nlohmann::json golden = read_json(kData / GetParam() / "golden.json");
-  EXPECT_EQ(model.max_tokens, 24);
+  EXPECT_EQ(model.max_tokens, model.config.max_positions - (model.config.model_type == "bert" ? 0 : 2));
   for (size_t row = 0; row < golden["rows"].size(); ++row) {
     auto outputs = evaluate(model.graph, golden["rows"][row]["ids"].get<std::vector<int64_t>>(),
                             golden["rows"][row]["type_ids"].get<std::vector<int64_t>>());
@@ -85,7 +85,8 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
                          testing::Values("bert-classification", "bert-regression", "bert-token", "bert-qa",
                                          "bert-encoder", "bert-pretraining", "bert-sentence-mean", "bert-sentence-max",
                                          "roberta-classification", "roberta-token", "roberta-qa",
-                                         "roberta-sentence-cls", "roberta-masked"),
+                                         "roberta-sentence-cls", "roberta-masked", "mpnet-classification",
+                                         "mpnet-token", "mpnet-qa", "mpnet-encoder", "mpnet-sentence-mean"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -107,6 +108,8 @@ TEST(Model, GuessesTypeAndHeadFromTheWeights) {
   for (const auto& [name, type, head] : {std::tuple{"bert-classification", "bert", Head::sequence_classification},
                                          {"bert-qa", "bert", Head::question_answering},
                                          {"roberta-classification", "roberta", Head::sequence_classification},
+                                         {"mpnet-classification", "mpnet", Head::sequence_classification},
+                                         {"mpnet-sentence-mean", "mpnet", Head::sentence_embedding},
                                          {"roberta-sentence-cls", "roberta", Head::sentence_embedding}}) {
     fs::path folder = copy_of(name);
     nlohmann::json config = read_json(folder / "config.json");

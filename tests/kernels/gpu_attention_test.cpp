@@ -9,13 +9,24 @@ class GpuAttention : public testing::Test {
   void SetUp() override { OCTET_NEEDS_GPU(); }
 };
 
+/// With some seeds a bias by distance only, as short as it may be.
+bool by_distance(uint32_t seed) { return seed / 3 % 2 == 1; }
+int64_t bias_size(int64_t longest, uint32_t seed) { return by_distance(seed) ? 2 * longest - 1 : longest * longest; }
+template <typename Args>
+void set_bias(Args& args, const float* bias, int64_t longest, uint32_t seed) {
+  args.bias = by_distance(seed) ? bias + longest - 1 : bias;
+  args.bias_head_stride = bias_size(longest, seed);
+  args.bias_query_stride = by_distance(seed) ? -1 : longest;
+}
+
 struct Problem {
   AttentionDesc d;
+  uint32_t seed_;
   std::vector<int32_t> offsets{0};
   int64_t tokens, longest = 0, width;
   Guarded q, k, v, score_scale, context_scale, bias, inv_scale, starts;
 
-  Problem(AttentionDesc desc, const std::vector<int>& lengths, uint32_t seed) : d(desc) {
+  Problem(AttentionDesc desc, const std::vector<int>& lengths, uint32_t seed) : d(desc), seed_(seed) {
     Data data(seed);
     for (int length : lengths) {
       offsets.push_back(offsets.back() + length);
@@ -27,7 +38,7 @@ struct Problem {
     float unit = (d.qkv == DType::s8 ? 1.0f / 2000.0f : 2.0f) / std::sqrt(static_cast<float>(d.head_dim));
     score_scale = data.floats(d.heads, unit, unit);
     context_scale = data.floats(width, 1e-4f, 4e-4f);
-    bias = data.floats(d.heads * longest * longest, -3.0f, 1.0f);
+    bias = data.floats(d.heads * bias_size(longest, seed), -3.0f, 1.0f);
     inv_scale = data.floats(width, 20.0f, 90.0f);
     starts = Guarded(static_cast<int64_t>(offsets.size()) * 4);
     std::memcpy(starts.data(), offsets.data(), static_cast<size_t>(starts.bytes()));
@@ -39,7 +50,6 @@ struct Problem {
     a.tokens = tokens;
     a.max_length = longest;
     a.ldq = a.ldk = a.ldv = a.ldy = width;
-    a.bias_length = longest;
     if (d.p == DType::s8) a.p_inv_scale = 127.0f, a.p_hi = 127;
     a.float_scale = score_scale.as<float>()[0];
     return a;
@@ -50,7 +60,7 @@ struct Problem {
     a.offsets = offsets.data();
     a.q = q.data(), a.k = k.data(), a.v = v.data(), a.y = y.data();
     a.score_scale = score_scale.as<float>();
-    if (d.bias) a.bias = bias.as<float>();
+    if (d.bias) set_bias(a, bias.as<float>(), longest, seed_);
     a.context_scale = context_scale.as<float>();
     a.requant.inv_scale = inv_scale.as<float>();
     reference_of(attention_kernels(), d).run(d, a, {.pool = &pool_of(2)});
@@ -68,7 +78,7 @@ struct Problem {
     a.offsets = dst.as<int32_t>();
     a.q = dq.data(), a.k = dk.data(), a.v = dv.data(), a.y = dy.data();
     a.score_scale = ds.as<float>();
-    if (d.bias) a.bias = db.as<float>();
+    if (d.bias) set_bias(a, db.as<float>(), longest, seed_);
     a.context_scale = dc.as<float>();
     a.requant.inv_scale = di.as<float>();
     a.scratch = dscratch.as<unsigned char>();
@@ -190,23 +200,22 @@ TEST_F(GpuAttention, OneByOne) {
         Data data(seed++);
         int64_t width = d.heads * head_dim;
         Guarded a = data.floats(kind == ScoresKind::scores ? tokens * width : d.heads * squares);
-        Guarded b = data.floats(tokens * width), bias_values = data.floats(d.heads * longest * longest);
+        Guarded b = data.floats(tokens * width), bias_values = data.floats(d.heads * bias_size(longest, seed));
         Guarded y((kind == ScoresKind::context ? tokens * width : d.heads * squares) * 4), want(y.bytes());
         ScoresArgs args{.rows = static_cast<int64_t>(kRagged.size()),
                         .offsets = starts.as<int32_t>(),
                         .a = a.as<float>(),
                         .b = b.as<float>(),
                         .scale = 0.3f,
-                        .bias = bias ? bias_values.as<float>() : nullptr,
-                        .bias_length = longest,
                         .y = want.as<float>()};
+        if (bias) set_bias(args, bias_values.as<float>(), longest, seed);
         reference_of(scores_kernels(), d).run(d, args, {.pool = &pool_of(2)});
         for_each_gpu_row(scores_kernels(), d, true, [&](const ScoresKernel& row) {
           OnDevice da(a), db(b), dbias(bias_values), ds(starts), dy(y);
           ScoresArgs on = args;
           on.offsets = ds.as<int32_t>();
           on.a = da.as<float>(), on.b = db.as<float>(), on.y = dy.as<float>();
-          if (bias) on.bias = dbias.as<float>();
+          if (bias) set_bias(on, dbias.as<float>(), longest, seed);
           row.run(d, on, {.stream = test_stream()});
           finish_launch(row);
           expect_close(row, DType::f32, dy.read(test_stream()), want, 2e-5, kind == ScoresKind::softmax);

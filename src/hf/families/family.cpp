@@ -6,7 +6,7 @@
 namespace octet::hf {
 
 const std::vector<const Family*>& families() {
-  static const std::vector<const Family*> all = {&kBert, &kRoberta};
+  static const std::vector<const Family*> all = {&kBert, &kRoberta, &kMpnet};
   return all;
 }
 
@@ -37,11 +37,12 @@ ValueId Builder::activation(const std::string& path, ValueId x) {
                    {{"approximate", std::string(config.hidden_act == "gelu_new" ? "tanh" : "none")}});
 }
 
-ValueId Builder::bert_embeddings(int64_t start, int64_t padding_id) {
+ValueId Builder::bert_embeddings(int64_t start, int64_t padding_id, bool typed) {
   const std::string at = prefix + "embeddings.";
-  inputs = add_encoder_inputs(graph, config.type_vocab_size > 0);
+  typed = typed && config.type_vocab_size > 0;
+  inputs = add_encoder_inputs(graph, typed);
   ValueId x = embedding(at + "word_embeddings", inputs.ids, config.vocab_size);
-  if (config.type_vocab_size > 0) {
+  if (typed) {
     ValueId types = embedding(at + "token_type_embeddings", inputs.type_ids, config.type_vocab_size);
     x = graph.add(Op::add, at + "add_types", {x, types});
   }
@@ -54,23 +55,24 @@ ValueId Builder::bert_embeddings(int64_t start, int64_t padding_id) {
   return layer_norm(at + "LayerNorm", x);
 }
 
-ValueId Builder::bert_encoder(ValueId x) {
+ValueId Builder::bert_encoder(ValueId x, const LayerNames& names, ValueId bias) {
   const int64_t hidden = config.hidden_size, heads = config.num_heads;
   const double scale = 1.0 / std::sqrt(static_cast<double>(hidden / heads));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const std::string at = prefix + "encoder.layer." + std::to_string(layer) + ".";
-    const std::string self = at + "attention.self.";
-    ValueId query = linear(self + "query", x, hidden, hidden);
-    ValueId key = linear(self + "key", x, hidden, hidden);
-    ValueId value = linear(self + "value", x, hidden, hidden);
-    ValueId scores = graph.add(Op::attention_scores, self + "scores", {query, key, inputs.offsets},
-                               {{"heads", heads}, {"scale", scale}});
+    const std::string self = at + names.self;
+    ValueId query = linear(self + names.query, x, hidden, hidden);
+    ValueId key = linear(self + names.key, x, hidden, hidden);
+    ValueId value = linear(self + names.value, x, hidden, hidden);
+    std::vector<ValueId> operands{query, key, inputs.offsets};
+    if (bias != kNone) operands.push_back(bias);
+    ValueId scores = graph.add(Op::attention_scores, self + "scores", operands, {{"heads", heads}, {"scale", scale}});
     ValueId probabilities = graph.add(Op::softmax, self + "softmax", {scores});
     ValueId context =
         graph.add(Op::attention_context, self + "context", {probabilities, value, inputs.offsets}, {{"heads", heads}});
-    ValueId attended = linear(at + "attention.output.dense", context, hidden, hidden);
-    attended = graph.add(Op::add, at + "attention.output.add", {attended, x});
-    attended = layer_norm(at + "attention.output.LayerNorm", attended);
+    ValueId attended = linear(at + names.dense, context, hidden, hidden);
+    attended = graph.add(Op::add, at + names.add, {attended, x});
+    attended = layer_norm(at + names.norm, attended);
     ValueId inner = linear(at + "intermediate.dense", attended, hidden, config.intermediate_size);
     inner = activation(at + "intermediate.activation", inner);
     ValueId outer = linear(at + "output.dense", inner, config.intermediate_size, hidden);

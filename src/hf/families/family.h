@@ -11,6 +11,13 @@
 
 namespace octet::hf {
 
+/// What a family calls the parts of a layer's attention, behind "encoder.layer.N.".
+struct LayerNames {
+  std::string self = "attention.self.";
+  std::string query = "query", key = "key", value = "value";  ///< behind `self`
+  std::string dense = "attention.output.dense", add = "attention.output.add", norm = "attention.output.LayerNorm";
+};
+
 /// Appends nodes whose parameters carry the checkpoint's own names and whose names are the module paths.
 class Builder {
  public:
@@ -33,10 +40,12 @@ class Builder {
   /// config.hidden_act.
   ValueId activation(const std::string& path, ValueId x);
 
-  /// Words + types + positions -> LayerNorm. `start` and `padding_id` as in Op::positions.
-  ValueId bert_embeddings(int64_t start, int64_t padding_id);
-  /// The encoder layers of BERT and its descendants: post-LayerNorm, [tokens, hidden] -> the same.
-  ValueId bert_encoder(ValueId x);
+  /// Words + types (where the family and its configuration have them) + positions -> LayerNorm. `start` and
+  /// `padding_id` as in Op::positions.
+  ValueId bert_embeddings(int64_t start, int64_t padding_id, bool typed = true);
+  /// The encoder layers of BERT and its descendants: post-LayerNorm, [tokens, hidden] -> the same. `bias` (or none) is
+  /// added to the scores of every layer.
+  ValueId bert_encoder(ValueId x, const LayerNames& names = {}, ValueId bias = kNone);
   /// Token 0 -> `path` -> tanh.
   ValueId first_token_dense(const std::string& path, ValueId x);
   /// The heads that all families have alike: token classification, question answering, embedding, encoder.
@@ -51,7 +60,7 @@ struct Family {
   int64_t (*max_tokens)(const ModelConfig&);
 };
 
-extern const Family kBert, kRoberta;
+extern const Family kBert, kRoberta, kMpnet;
 /// All of them; a new family is a file beside bert.cpp and a line here.
 const std::vector<const Family*>& families();
 

@@ -286,8 +286,8 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
     int64_t begin = work.query_begin + queries * t / tiles, end = work.query_begin + queries * (t + 1) / tiles;
     int rows = (int)(end - begin);
     for (int r = 0; r < rows; ++r) copy_row<Dot>(query(begin + r), head_dim, true, rows, at.q_slabs + r * cpu::kStride);
-    const float* bias = d.bias ? a.bias + (work.head * a.bias_length + begin) * a.bias_length : nullptr;
-    tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_length,
+    const float* bias = d.bias ? a.bias + work.head * a.bias_head_stride + begin * a.bias_query_stride : nullptr;
+    tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_query_stride,
                      d.dynamic ? work.q_scale + work.first + begin : nullptr,
                      d.dynamic ? work.k_scale + work.first : nullptr);
     for (int r = 0; r < rows; ++r) {

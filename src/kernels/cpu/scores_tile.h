@@ -20,8 +20,8 @@ void scores_of_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int
     int rows = (int)(length - begin < Dot::kRows ? length - begin : Dot::kRows);
     for (int r = 0; r < rows; ++r)
       copy_row<Dot>((const unsigned char*)row(a.a, begin + r), head_dim, true, rows, at.q_slabs + r * cpu::kStride);
-    const float* bias = d.bias ? a.bias + (head * a.bias_length + begin) * a.bias_length : nullptr;
-    tile_scores<Dot>(at, length, rows, a.scale, bias, a.bias_length, nullptr, nullptr);
+    const float* bias = d.bias ? a.bias + head * a.bias_head_stride + begin * a.bias_query_stride : nullptr;
+    tile_scores<Dot>(at, length, rows, a.scale, bias, a.bias_query_stride, nullptr, nullptr);
     for (int r = 0; r < rows; ++r) memcpy(line + (begin + r) * length, at.scores + r * at.padded, (size_t)length * 4);
   }
 }

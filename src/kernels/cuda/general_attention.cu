@@ -115,7 +115,7 @@ __global__ void attention_kernel(const __grid_constant__ AttentionDesc d, const 
     float top = -INFINITY;
     for (int j = lane; j < length; j += 32) {
       const int64_t at = (first + j) * ldk + column;
-      const float bias = d.bias ? a.bias[(head * a.bias_length + i) * a.bias_length + j] : 0.0f;
+      const float bias = d.bias ? a.bias[head * a.bias_head_stride + i * a.bias_query_stride + j] : 0.0f;
       float score;
       if constexpr (kInteger) {
         int32_t acc = 0;
@@ -237,7 +237,7 @@ __global__ __launch_bounds__(256) void scores_kernel(const __grid_constant__ Sco
       if (context) a.y[(first + i) * width + head * d.head_dim + j] = sum[e];
       else
         a.y[line + i * length + j] =
-            fmaf(sum[e], a.scale, d.bias ? a.bias[(head * a.bias_length + i) * a.bias_length + j] : 0.0f);
+            fmaf(sum[e], a.scale, d.bias ? a.bias[head * a.bias_head_stride + i * a.bias_query_stride + j] : 0.0f);
     }
   }
 }

@@ -150,8 +150,8 @@ void run_attention_s8(const AttentionDesc& desc, const AttentionArgs& args, cons
   a.offsets = args.offsets;
   a.score_scale = args.score_scale;
   a.bias = args.bias;
-  a.bias_head_stride = args.bias_length * args.bias_length;
-  a.bias_ld = args.bias_length;
+  a.bias_head_stride = args.bias_head_stride;
+  a.bias_ld = args.bias_query_stride;
   a.prob_inv_scale = args.p_inv_scale;
   a.prob_hi = args.p_hi;
   a.context_scale = args.context_scale;
@@ -184,8 +184,8 @@ void run_attention_half(const AttentionDesc& desc, const AttentionArgs& args, co
   a.offsets = args.offsets;
   a.score_scale = args.float_scale;
   a.bias = args.bias;
-  a.bias_head_stride = args.bias_length * args.bias_length;
-  a.bias_ld = args.bias_length;
+  a.bias_head_stride = args.bias_head_stride;
+  a.bias_ld = args.bias_query_stride;
   a.out = args.y;
   a.out_ld = args.ldy;
   a.type = desc.qkv;

@@ -80,7 +80,7 @@ Integers integers_of_row(const AttentionDesc& d, const AttentionArgs& a, int64_t
 }
 
 float bias_at(const AttentionDesc& d, const AttentionArgs& a, int64_t head, int64_t i, int64_t j) noexcept {
-  return d.bias ? a.bias[(head * a.bias_length + i) * a.bias_length + j] : 0.0f;
+  return d.bias ? a.bias[head * a.bias_head_stride + i * a.bias_query_stride + j] : 0.0f;
 }
 
 void run_int_row(const AttentionDesc& d, const AttentionArgs& a, int64_t first, int64_t length) {

@@ -25,7 +25,7 @@ void run_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int64_t l
         double sum = 0.0;
         for (int64_t c = 0; c < d.head_dim; ++c) sum += static_cast<double>(q[c]) * k[c];
         a.y[line + j] = fmaf(static_cast<float>(sum), a.scale,
-                             d.bias ? a.bias[(head * a.bias_length + i) * a.bias_length + j] : 0.0f);
+                             d.bias ? a.bias[head * a.bias_head_stride + i * a.bias_query_stride + j] : 0.0f);
       }
     } else if (d.kind == ScoresKind::softmax) {
       for (int64_t j = 0; j < length; ++j) a.y[line + j] = a.a[line + j];

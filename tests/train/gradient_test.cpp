@@ -73,7 +73,8 @@ TEST_P(Family, TwoHundredStepsHaveTheLossesOfPyTorch) {
     ASSERT_NEAR(trained.result.losses[i], golden["losses"][i].get<double>(), 1e-6) << "step " << i + 1;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Family, testing::Values("bert-classification", "roberta-classification"),
+INSTANTIATE_TEST_SUITE_P(All, Family,
+                         testing::Values("bert-classification", "roberta-classification", "mpnet-classification"),
                          [](const auto& info) {
                            return std::string(info.param).substr(0, std::string(info.param).find('-'));
                          });

@@ -696,6 +696,33 @@ Arrays gather_nd(const Call& c) {
   })};
 }
 
+Arrays one_hot(const Call& c) {
+  const Array &index = c.arg(0), &depth = c.arg(1), &pair = c.arg(2);
+  c.require(depth.count() == 1 && pair.count() == 2 && depth.at(0) >= 1 && depth.at(0) < 1e9, "a depth and two values");
+  auto n = static_cast<int64_t>(depth.at(0));
+  int64_t axis = c.axis(c.node.integer("axis", -1), index.rank() + 1);
+  Shape shape = index.shape;
+  shape.insert(shape.begin() + axis, n);
+  int64_t inner = 1;
+  for (size_t d = static_cast<size_t>(axis); d < index.shape.size(); ++d) inner *= index.shape[d];
+  auto fill = [&](auto* out, auto off, auto on) {
+    for (int64_t i = 0; i < count(shape); ++i) {
+      auto at = static_cast<int64_t>(index.at(i / (inner * n) * inner + i % inner));
+      out[i] = (at < 0 ? at + n : at) == i / inner % n ? on : off;
+    }
+  };
+  if (pair.real()) {
+    float* out = nullptr;
+    Array y = c.make_f(pair.type, shape, &out);
+    fill(out, pair.f[0], pair.f[1]);
+    return {y};
+  }
+  int64_t* out = nullptr;
+  Array y = c.make_i(pair.type, shape, &out);
+  fill(out, pair.i[0], pair.i[1]);
+  return {y};
+}
+
 Arrays range(const Call& c) {
   const Array &a = c.arg(0), &b = c.arg(1), &s = c.arg(2);
   c.require(s.at(0) != 0, "a step that is not 0");
@@ -1284,6 +1311,7 @@ const std::unordered_map<std::string, Kernel>& table() {
     t["Gather"] = gather;
     t["GatherElements"] = gather_elements;
     t["GatherND"] = gather_nd;
+    t["OneHot"] = one_hot;
     t["Range"] = range;
     t["ConstantOfShape"] = constant_of_shape;
     t["Constant"] = constant;

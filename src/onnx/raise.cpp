@@ -425,6 +425,21 @@ std::vector<Value> Raiser::shape_arithmetic(bool* done) {
     if (op == "Reshape") scalar = has(1) && arg(1).data.count() == 0;
     return {extents(arg(0).numbers, scalar)};
   }
+  if (op == "Split" && arg(0).kind == Kind::extents) {
+    auto n = node_->outputs.size();
+    std::vector<int64_t> parts = has(1) ? constants(arg(1)) : node_->integers("split");
+    const std::vector<Poly>& all = arg(0).numbers;
+    if (parts.empty()) parts.assign(n, static_cast<int64_t>((all.size() + n - 1) / std::max<size_t>(n, 1)));
+    std::vector<Value> out;
+    size_t at = 0;
+    for (int64_t part : parts) {
+      if (part < 0 || at + static_cast<size_t>(part) > all.size()) refuse("parts that do not fit");
+      out.push_back(
+          extents({all.begin() + static_cast<int64_t>(at), all.begin() + static_cast<int64_t>(at) + part}, false));
+      at += static_cast<size_t>(part);
+    }
+    return out;
+  }
   if (op == "Cast" || op == "Floor" || op == "Ceil") return {arg(0)};
   if (op == "Concat") {
     std::vector<Poly> out;

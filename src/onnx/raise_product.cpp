@@ -21,6 +21,11 @@ bool has_kind(const Axis& axis, char kind) {
 // ---------------------------------------------------------------- products
 Value Raiser::matmul() {
   const Value &a = arg(0), &b = arg(1);
+  if (a.kind == Kind::one_hot) {  // rows of a table
+    if (b.kind != Kind::known || b.shape.size() != 2 || !b.shape[0].is(a.after)) refuse("a product of one-hot rows");
+    Value index = *a.inner;
+    return embed(b.turned ? straight(b) : b, index);
+  }
   if (b.kind == Kind::known) return linear(a, b, b.turned, node_name(*node_));
   if (a.kind != Kind::view || b.kind != Kind::view) refuse("a product that octet cannot follow");
   return a.form == 's' ? context_product(a, b) : attention_product(a, b);
@@ -127,8 +132,13 @@ Value Raiser::einsum() {
     for (int64_t e : extents) stride /= e, y.axes.push_back({{'F', e, stride}});
     have = left + right;
   } else {
-    Value x = transpose_view(a, turned(a, letters[0], p->batch + left + p->contracted));
-    Value z = transpose_view(b, turned(b, letters[1], p->batch + p->contracted + right));
+    // Keys run along the last axis of the scores, whichever operand they are.
+    const bool swapped = left.size() == 1 && right.size() == 1 && a.form != 's' && b.form != 's' &&
+                         equation->out.find(right) < equation->out.find(left);
+    if (swapped) std::swap(left, right), std::swap(letters[0], letters[1]);
+    const Value &query = swapped ? b : a, &key = swapped ? a : b;
+    Value x = transpose_view(query, turned(query, letters[0], p->batch + left + p->contracted));
+    Value z = transpose_view(key, turned(key, letters[1], p->batch + p->contracted + right));
     size_t at = p->batch.size();
     if (left.size() != 1 || p->contracted.size() != 1 || right.size() != 1)
       refuse("an Einsum of texts that octet cannot follow");

@@ -128,6 +128,20 @@ std::vector<Value> Raiser::compute_text() {
     }
     refuse("it repeats a text");
   }
+  if (op == "OneHot" && x.kind == Kind::index && has(2)) {
+    std::vector<int64_t> depth = constants(arg(1));
+    const Value& pair = arg(2);
+    int64_t axis = node_->integer("axis", -1);
+    if (depth.size() != 1 || pair.kind != Kind::known || pair.data.count() != 2 || pair.data.at(0) != 0 ||
+        pair.data.at(1) != 1 || (axis != -1 && axis != static_cast<int64_t>(x.axes.size())))
+      refuse("a OneHot that octet cannot follow");
+    Value y = x;
+    y.kind = Kind::one_hot;
+    y.inner = std::make_shared<Value>(x);
+    y.after = depth[0];
+    y.axes.push_back({{'F', depth[0], 1}});
+    return {y};
+  }
   if (op == "IsNaN" && x.kind == Kind::view) return {uniform(0, ElemType::boolean, shape_of(x))};
   if ((op == "Equal" || op == "Not") && (x.kind == Kind::index || x.kind == Kind::pad_flag)) {
     Value y = x;

@@ -65,6 +65,7 @@ struct Value {
     extents,    ///< integers of shapes
     view,       ///< axes over a value of the graph or a product
     index,      ///< ids or type ids: integers a token
+    one_hot,    ///< rows of `after` columns, 1 where `inner` (an index) says
     pad_flag,   ///< 1 where ids are padding (flag) or are not (!flag)
     pad_count,  ///< running count of tokens that are no padding, + offset
     pad_place,  ///< the same, times the flag, + after

@@ -31,7 +31,7 @@ inline PaddedBatch batch_of(const File& file, const std::map<std::string, Array>
     if (input.name.find("mask") != std::string::npos) mask = &a;
     else if (input.name.find("type") != std::string::npos || input.name.find("segment") != std::string::npos)
       types = &a;
-    else if (input.name.find("position") == std::string::npos && ids == nullptr) ids = &a;
+    else if (input.name.find("position") == std::string::npos && a.shape.size() == 2 && ids == nullptr) ids = &a;
   }
   int64_t rows = ids->shape[0];
   out.padded = ids->shape[1];

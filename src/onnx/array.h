@@ -39,18 +39,18 @@ struct Array {
 /// Most elements that one result may have.
 constexpr int64_t kMaxArray = int64_t{1} << 31;
 
-/// While it lives, this thread's results hold at most `elements` each: for folding the constants of a file that is not
-/// trusted.
+/// While it lives, this thread's results hold at most `elements` each and take at most `work` steps together: for
+/// folding the constants of a file that is not trusted.
 class ArrayLimit {
  public:
-  explicit ArrayLimit(int64_t elements);
+  ArrayLimit(int64_t elements, int64_t work);
   ~ArrayLimit();
   ArrayLimit(const ArrayLimit&) = delete;
   ArrayLimit& operator=(const ArrayLimit&) = delete;
   static int64_t current() noexcept;
 
  private:
-  int64_t before_;
+  int64_t before_, work_before_;
 };
 
 /// The results of one node. `where` leads the messages. Throws unsupported (an operator or a variant of it) and corrupt

@@ -1,6 +1,8 @@
 // Reference kernels of the ONNX operators that encoders are made of: a table by name.
 #include <algorithm>
+#include <climits>
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <map>
@@ -15,9 +17,13 @@ namespace octet::onnx {
 
 namespace {
 thread_local int64_t array_limit = kMaxArray;
+thread_local int64_t work_left = INT64_MAX;
+}  // namespace
+ArrayLimit::ArrayLimit(int64_t elements, int64_t work) : before_(array_limit), work_before_(work_left) {
+  array_limit = std::min(elements, kMaxArray);
+  work_left = std::min(work, work_left);
 }
-ArrayLimit::ArrayLimit(int64_t elements) : before_(array_limit) { array_limit = std::min(elements, kMaxArray); }
-ArrayLimit::~ArrayLimit() { array_limit = before_; }
+ArrayLimit::~ArrayLimit() { array_limit = before_, work_left = work_before_; }
 int64_t ArrayLimit::current() noexcept { return array_limit; }
 
 Array Array::make(ElemType type, Shape shape, float** out) {
@@ -122,6 +128,12 @@ struct Call {
       if (e < 0 || (e > 0 && n > array_limit / e)) bad("expected a result of reasonable size, not " + to_string(shape));
       n *= e;
     }
+    charge(n);
+  }
+  void charge(int64_t steps) const {
+    if (work_left == INT64_MAX) return;
+    if (steps > work_left) bad("expected constants that are computed in reasonable time");
+    work_left -= steps;
   }
   Array make_f(ElemType type, Shape shape, float** out) const {
     limit(shape);
@@ -980,6 +992,7 @@ MatrixShape matrix_shape(const Call& c, const Shape& sa, const Shape& sb) {
   if (!s.row) s.out.push_back(s.m);
   if (!s.column) s.out.push_back(s.n);
   c.limit(s.out);
+  c.charge(count(s.out) > 0 && s.k > kMaxArray / count(s.out) ? kMaxArray : s.k * count(s.out));
   return s;
 }
 
@@ -1043,6 +1056,7 @@ Arrays einsum(const Call& c) {
     for (char l : have) shape.push_back(extent[l]);
     float* out = nullptr;
     Array y = c.make_f(c.in[0].type, shape, &out);
+    c.charge(count(shape) > 0 && k > kMaxArray / count(shape) ? kMaxArray : k * count(shape));
     for (int64_t i = 0; i < batch; ++i)
       multiply<float, float>(a.f + i * m * k, b.f + i * k * n, out + i * m * n, m, n, k, 0.0f, nullptr, false);
     return {turned(y, have, e->out)};

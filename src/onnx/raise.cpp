@@ -63,7 +63,8 @@ bool divide(const Poly& x, const Poly& y, Poly* out) {
 RaiseResult raise(const File& file) {
   int64_t held = 0;
   for (const TensorData& t : file.graph.initializers) held += t.data.empty() ? 0 : t.data.elements();
-  ArrayLimit limit(std::max<int64_t>(int64_t{1} << 24, 2 * held));
+  // Enough for a bias of 16 heads at 512 tokens in a file of any size.
+  ArrayLimit limit(std::max<int64_t>(int64_t{1} << 22, held), std::max<int64_t>(int64_t{1} << 26, 24 * held));
   int64_t length = 512;
   for (int attempt = 0; attempt < 12; ++attempt) {
     try {

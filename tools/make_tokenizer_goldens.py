@@ -4,7 +4,7 @@
 tests/text/golden_test.cpp computes the same digests with octet, without Python. A digest is the CRC-32 of little-endian int32 over
 all rows: number of tokens, ids, type ids, begins and ends of the offsets, special tokens mask; a row that cannot be truncated as
 asked is -1. Development time only.
-usage: make_tokenizer_goldens.py SHARED MINILM_FOLDER OUTPUT_FOLDER      (Python with `tokenizers` and `numpy`)
+usage: make_tokenizer_goldens.py SHARED MINILM_FOLDER MPNET_FOLDER OUTPUT_FOLDER      (Python with `tokenizers` and `numpy`)
 """
 import json
 import pathlib
@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 from tokenizers import Tokenizer
 
-SHARED, MINILM, OUT = map(pathlib.Path, sys.argv[1:4])
+SHARED, MINILM, MPNET, OUT = map(pathlib.Path, sys.argv[1:5])
 STRATEGIES = ("longest_first", "only_first", "only_second")
 
 FIXED = [
@@ -177,7 +177,7 @@ def main():
     for name, description in small.items():
         tokenizer = Tokenizer.from_str(json.dumps(description))
         goldens["component " + name] = {"nasty": {"text": digest(tokenizer, texts), "pair": digest(tokenizer, pairs), "plain pair": digest(tokenizer, pairs, special=False)}}
-    folders = {"bert-base-uncased": SHARED / "tokenizers/bert-base-uncased", "roberta-base": SHARED / "tokenizers/roberta-base", "minilm": MINILM}
+    folders = {"bert-base-uncased": SHARED / "tokenizers/bert-base-uncased", "roberta-base": SHARED / "tokenizers/roberta-base", "minilm": MINILM, "mpnet": MPNET}
     if (SHARED / "tokenizers/xlm-roberta").exists():
         folders["xlm-roberta"] = SHARED / "tokenizers/xlm-roberta"
     for name, folder in folders.items():
@@ -185,7 +185,7 @@ def main():
         found = {"nasty": groups(tokenizer, pairs, True)}
         found["nasty"]["plain pair"] = digest(tokenizer, pairs, special=False)
         for file in FILES:
-            if name in ("minilm", "xlm-roberta") and not file.endswith("dev.tsv") and "dev_" not in file:
+            if name in ("minilm", "mpnet", "xlm-roberta") and not file.endswith("dev.tsv") and "dev_" not in file:
                 continue
             found[file] = groups(tokenizer, read(file), "dev" in file)
             print(name, file, flush=True)

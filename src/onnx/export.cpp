@@ -273,7 +273,7 @@ class Exporter {
       case Op::gelu: return gelu(n);
       case Op::relu: return set(n, node("Relu", n.name + "/Relu", {take(n.input(0))}));
       case Op::tanh: return set(n, node("Tanh", n.name + "/Tanh", {take(n.input(0))}));
-      case Op::relative_bias: return relative_bias(n);
+      case Op::relative_bias: return;  // written where it is read first
       case Op::attention_scores: return scores(n);
       case Op::softmax: return softmax(n);
       case Op::attention_context: return context(n);
@@ -420,8 +420,8 @@ class Exporter {
     if (n.input(3) != kNone) {
       if (bias_.find(n.input(3)) == bias_.end() && graph_.value(n.input(3)).type.shape.size() == 2) {
         // Only the distance counts: [heads, 2L-1] is read at key - query + L - 1.
-        bias_[n.input(3)] =
-            node("Gather", n.name + "/bias", {take(n.input(3)), distances(n.input(3))}, "", {integer("axis", 1)});
+        bias_[n.input(3)] = node("Gather", n.name + "/bias", {bias_by_distance(n.input(3)), distances(n.input(3))}, "",
+                                 {integer("axis", 1)});
       } else if (bias_.find(n.input(3)) == bias_.end()) {
         std::string ends = node("Unsqueeze", n.name + "/bias_end", {length(), indices("axis_0", {0})});
         ends = node("Concat", n.name + "/bias_ends", {ends, ends}, "", {integer("axis", 0)});
@@ -434,10 +434,13 @@ class Exporter {
     set(n, node("Add", n.name + "/AddMask", {y, score_mask()}));
   }
 
-  void relative_bias(const octet::Node& n) {
+  std::string bias_by_distance(ValueId id) {
+    if (graph_.is_parameter(id) || !name_[static_cast<size_t>(id)].empty()) return take(id);
+    const octet::Node& n = graph_.node(static_cast<size_t>(graph_.producer(id)));
     Tensor bias = octet::relative_bias(n, graph_.parameter(n.input(0)));
-    const std::string& name = graph_.value(n.output).name;
+    const std::string& name = graph_.value(id).name;
     set(n, options_.half ? initializer(name, ElemType::f16, half(bias)) : initializer(name, ElemType::f32, bias));
+    return take(id);
   }
 
   /// Places in a bias by distance, [S, S].

@@ -886,6 +886,7 @@ Value Raiser::known_gather(const std::vector<const Value*>& inputs) {
   out.shape.insert(out.shape.end(), index.shape.begin(), index.shape.end());
   out.shape.insert(out.shape.end(), x.shape.begin() + static_cast<int64_t>(axis) + 1, x.shape.end());
   out.length_power = x.length_power;
+  if (axis == 1 && x.shape.size() == 2) out.columns_of = x.origin;
   if (axis == 0 && x.shape.size() == 2 && x.data.real() && !x.origin.empty() && index.data.count() > 0) {
     // Remember the table: a sum with text then looks it up itself.
     int64_t start = index.data.i[0];

@@ -347,6 +347,25 @@ Value Raiser::where_text() {
   return chosen;
 }
 
+namespace {
+
+/// [heads, L, L] as [heads, 2L-1] by key - query + L - 1, where only the distance counts.
+Array by_distance(const Array& bias) {
+  const int64_t heads = bias.shape[0], length = bias.shape[1], width = 2 * length - 1;
+  auto at = [&](int64_t h, int64_t i, int64_t j) { return bias.f[(h * length + i) * length + j]; };
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t i = 1; i < length; ++i)
+      for (int64_t j = 1; j < length; ++j)
+        if (at(h, i, j) != at(h, i - 1, j - 1)) return bias;
+  float* out = nullptr;
+  Array made = Array::make(ElemType::f32, {heads, width}, &out);
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t d = 1 - length; d < length; ++d) *out++ = d < 0 ? at(h, -d, 0) : at(h, 0, d);
+  return made;
+}
+
+}  // namespace
+
 Value Raiser::softmax_text() {
   const Value& x = arg(0);
   int64_t axis = node_->integer("axis", file_.opset() < 13 ? 1 : -1);
@@ -366,7 +385,10 @@ Value Raiser::softmax_text() {
       for (int64_t h = 0; h < p.heads; ++h) std::copy(bias.f, bias.f + each, out + h * each);
       bias = wide;
     }
-    inputs.push_back(parameter(p.score_bias_name, bias));
+    // One form for all layers that share the numbers.
+    Array& form = score_biases_[p.score_bias.f];
+    if (form.empty()) form = by_distance(bias);
+    inputs.push_back(parameter(p.score_bias_name, form));
   }
   ValueId scores = emit(octet::Op::attention_scores, p.name, inputs,
                         {{"heads", p.heads}, {"scale", static_cast<double>(static_cast<float>(x.pending))}}, p.order);

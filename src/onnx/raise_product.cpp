@@ -407,7 +407,9 @@ Value Raiser::add_known(const Value& x, const Value& k, double sign) {
     Array all = whole(k);
     if (all.count() != (rank >= 3 ? all.shape[rank - 3] : 1) * length_ * length_) refuse("a bias of another shape");
     y.product->score_bias = all.reshaped({rank >= 3 ? all.shape[rank - 3] : 1, length_, length_});
-    y.product->score_bias_name = k.origin.empty() ? y.product->name + ".bias" : k.origin;
+    y.product->score_bias_name = !k.origin.empty()       ? k.origin
+                                 : !k.columns_of.empty() ? k.columns_of
+                                                         : y.product->name + ".bias";
     y.product->pending = x.pending;  // the scale so far; the bias comes after it
     if (!fixed_) limit_ = std::min(limit_, length_);
     return y;

@@ -148,6 +148,7 @@ class Raiser {
   std::vector<std::shared_ptr<Value>> held_alive_;                ///< whose addresses are keys
   mutable std::set<std::string> node_names_, value_names_;
   std::map<std::string, std::pair<const void*, ValueId>> parameter_by_name_;
+  std::map<const float*, Array> score_biases_;  // as parameters
 };
 
 }  // namespace octet::onnx

@@ -97,6 +97,7 @@ struct Value {
   std::vector<Poly> shape;  ///< of known
   int length_power = 0;     ///< the numbers are times length^this
   std::string origin;       ///< initializer that it is, as stored or turned
+  std::string columns_of;   ///< initializer whose columns it picks
   bool turned = false;      ///< a transposed matrix: data is as stored
   std::shared_ptr<WeightQuant> quant;
   std::shared_ptr<Value> plain;  ///< known = plain * column, on the way to a quantizer

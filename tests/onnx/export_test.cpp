@@ -40,6 +40,9 @@ const char* const kModels[] = {"bert-classification",
                                "bert-qa",
                                "bert-regression",
                                "bert-token",
+                               "mpnet-classification",
+                               "mpnet-sentence-mean",
+                               "mpnet-qa",
                                "roberta-sentence-cls"};
 
 Model model_of(const std::string& name) { return Model::load(fs::path(OCTET_TEST_DATA) / "hf" / name); }
@@ -65,7 +68,7 @@ TEST(OnnxExport, RoundTripGivesTheSameBytes) {
 }
 
 TEST(OnnxExport, QuantizedRoundTripGivesTheSameBytes) {
-  for (const char* name : {"bert-classification", "roberta-classification"})
+  for (const char* name : {"bert-classification", "roberta-classification", "mpnet-classification"})
     for (const char* placement : {"qdqbert", "residual-channel", "linear-only", "residual-float"}) {
       SCOPED_TRACE(std::string(name) + " " + placement);
       Model model = model_of(name);

@@ -32,8 +32,9 @@ Tensor rows_of(const Tensor& table, int64_t from, int64_t count) {
 }
 
 /// The name in the other family of a parameter without its family's prefix; heads come whole.
-std::string moved_name(const std::string& name, const std::string& into, hf::Head head) {
-  if (head != hf::Head::sequence_classification) return name;
+std::string moved_name(const std::string& name, const std::string& from_family, const std::string& into,
+                       hf::Head head) {
+  if (head != hf::Head::sequence_classification || (from_family != "bert" && into != "bert")) return name;
   struct Pair {
     const char *bert, *roberta;
   };
@@ -44,9 +45,20 @@ std::string moved_name(const std::string& name, const std::string& into, hf::Hea
   return name;
 }
 
-std::string without_prefix(const std::string& name) {
+/// The name without its family's prefix, and with BERT's names of a layer's parts.
+std::string common_name(std::string name) {
   for (const char* prefix : {"bert.", "roberta.", "mpnet."})
-    if (name.starts_with(prefix)) return name.substr(std::strlen(prefix));
+    if (name.starts_with(prefix)) {
+      name.erase(0, std::strlen(prefix));
+      break;
+    }
+  constexpr std::pair<const char*, const char*> kMpnet[] = {{".attention.attn.q.", ".attention.self.query."},
+                                                            {".attention.attn.k.", ".attention.self.key."},
+                                                            {".attention.attn.v.", ".attention.self.value."},
+                                                            {".attention.attn.o.", ".attention.output.dense."},
+                                                            {".attention.LayerNorm.", ".attention.output.LayerNorm."}};
+  for (const auto& [from, to] : kMpnet)
+    if (size_t at = name.find(from); at != std::string::npos) name.replace(at, std::strlen(from), to);
   return name;
 }
 
@@ -75,7 +87,7 @@ TransplantResult transplant(const fs::path& folder, const fs::path& output, cons
 
   std::map<std::string, Tensor> parameters;
   for (const auto& [name, tensor] : source.graph.parameters()) {
-    const std::string bare = without_prefix(name);
+    const std::string bare = common_name(name);
     TransplantRow row{.from = name, .shape_from = tensor.shape()};
     Tensor moved = tensor;
     if (bare.find("relative_attention_bias") != std::string::npos) {
@@ -89,7 +101,7 @@ TransplantResult transplant(const fs::path& folder, const fs::path& output, cons
       row.note = shift > 0 ? "rows " + std::to_string(shift) + ".." + std::to_string(tensor.dim(0) - 1)
                            : std::to_string(-shift) + " unused rows put before";
     }
-    const std::string to = hf::written_name(target, moved_name(bare, result.into, head));
+    const std::string to = hf::written_name(target, moved_name(bare, result.from, result.into, head));
     row.to = to;
     row.shape_to = moved.shape();
     parameters[to] = moved;
@@ -97,7 +109,13 @@ TransplantResult transplant(const fs::path& folder, const fs::path& output, cons
   }
   for (const std::string& name : source.unused)
     result.rows.push_back({.from = name, .note = "left behind: the source does not use it either"});
-  if (source.config.type_vocab_size == 0)
+  if (result.from == "mpnet") {  // types that add nothing
+    const Shape shape{2, source.config.hidden_size};
+    TransplantRow row{.to = hf::written_name(target, "embeddings.token_type_embeddings.weight"), .shape_to = shape};
+    row.note = "zeros: the source has no types";
+    parameters[row.to] = Tensor::from(std::vector<float>(static_cast<size_t>(count(shape))), shape);
+    result.rows.push_back(std::move(row));
+  } else if (source.config.type_vocab_size == 0)
     result.losses.push_back(result.into + " has token types, " + result.from + " has none");
   if (!result.losses.empty() && !options.lossy) {
     std::string text;

@@ -85,6 +85,23 @@ TEST_F(Transplant, IsExactInBothDirections) {
   }
 }
 
+// MPNet's relative positions have no place elsewhere; everything else moves.
+TEST_F(Transplant, MpnetLosesItsRelativePositions) {
+  const fs::path from = fs::path(OCTET_TEST_DATA) / "hf" / "mpnet-classification";
+  for (const char* into : {"bert", "roberta"}) {
+    const fs::path to = root_ / (std::string("mpnet-to-") + into);
+    try {
+      transplant(from, to, {.into = into});
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("has no relative positions"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(transplant(from, to, {.into = into, .lossy = true}).losses.size(), 1u);
+    EXPECT_EQ(Model::load(to).info().family, into);
+    EXPECT_EQ(Model::load(to).info().max_length, 24);
+  }
+}
+
 TEST_F(Transplant, RefusesWithReasons) {
   const fs::path from = longer("bert-classification", 512);
   auto message = [&](const std::string& into) {

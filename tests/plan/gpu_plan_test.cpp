@@ -23,12 +23,15 @@ using kernels::device::find_device;
 struct Case {
   std::string precision;  // fp32, fp16, bf16, or a placement (dynamic: no calibration)
   std::string target;     // empty: the GPU that is here
+  bool relative = false;  // a bias of scores by distance
 };
-void PrintTo(const Case& c, std::ostream* to) { *to << c.precision << ' ' << c.target; }
+void PrintTo(const Case& c, std::ostream* to) {
+  *to << c.precision << ' ' << c.target << (c.relative ? " relative" : "");
+}
 
 class Gpu : public testing::TestWithParam<Case> {
  protected:
-  test::TinyEncoder tiny{.layers = 2, .hidden = 128, .heads = 2, .intermediate = 256};
+  test::TinyEncoder tiny{.layers = 2, .hidden = 128, .heads = 2, .intermediate = 256, .relative = GetParam().relative};
   Graph graph = tiny.build();
   Target target;
   DType floats = DType::f32;
@@ -130,10 +133,13 @@ INSTANTIATE_TEST_SUITE_P(Precisions, Gpu,
                          testing::Values(Case{"residual-channel", ""}, Case{"residual-channel", "sm80"},
                                          Case{"residual-float", ""}, Case{"qdqbert", ""}, Case{"qdqbert", "sm80"},
                                          Case{"linear-only", ""}, Case{"dynamic", ""}, Case{"dynamic", "sm80"},
-                                         Case{"fp32", ""}, Case{"fp16", ""}, Case{"fp16", "sm80"}, Case{"bf16", ""}),
+                                         Case{"fp32", ""}, Case{"fp16", ""}, Case{"fp16", "sm80"}, Case{"bf16", ""},
+                                         Case{"residual-channel", "", true}, Case{"residual-channel", "sm80", true},
+                                         Case{"dynamic", "", true}, Case{"fp32", "", true}, Case{"fp16", "", true}),
                          [](const auto& info) {
-                           std::string name =
-                               info.param.precision + "_" + (info.param.target.empty() ? "here" : info.param.target);
+                           std::string name = info.param.precision + "_" +
+                                              (info.param.target.empty() ? "here" : info.param.target) +
+                                              (info.param.relative ? "_relative" : "");
                            for (char& c : name)
                              if (c == '-') c = '_';
                            return name;

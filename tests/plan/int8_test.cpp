@@ -13,12 +13,15 @@ namespace {
 struct Case {
   std::string placement;  // empty: dynamic
   std::string target;
+  bool relative = false;  // a bias of scores by distance
 };
-void PrintTo(const Case& c, std::ostream* to) { *to << c.placement << ' ' << c.target; }
+void PrintTo(const Case& c, std::ostream* to) {
+  *to << c.placement << ' ' << c.target << (c.relative ? " relative" : "");
+}
 
 class Int8 : public testing::TestWithParam<Case> {
  protected:
-  test::TinyEncoder tiny{.layers = 2, .hidden = 64, .heads = 2, .intermediate = 128};
+  test::TinyEncoder tiny{.layers = 2, .hidden = 64, .heads = 2, .intermediate = 128, .relative = GetParam().relative};
   Graph graph = tiny.build();
   Target target = parse_target(GetParam().target);
 
@@ -100,19 +103,22 @@ TEST_P(Int8, EveryStepIsWhatTheSimulatedGraphSays) {
   EXPECT_GT(compared, 10);
 }
 
-INSTANTIATE_TEST_SUITE_P(Placements, Int8,
-                         testing::Values(Case{"residual-channel", "scalar"}, Case{"residual-channel", "avx2"},
-                                         Case{"residual-channel", "avx512vnni"}, Case{"residual-float", "scalar"},
-                                         Case{"residual-float", "avx512vnni"}, Case{"qdqbert", "scalar"},
-                                         Case{"qdqbert", "avx2"}, Case{"linear-only", "scalar"}, Case{"", "scalar"},
-                                         Case{"", "avx2"}, Case{"", "avx512vnni"}),
-                         [](const auto& info) {
-                           std::string name = (info.param.placement.empty() ? "dynamic" : info.param.placement) + "_" +
-                                              info.param.target;
-                           for (char& c : name)
-                             if (c == '-') c = '_';
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Placements, Int8,
+    testing::Values(Case{"residual-channel", "scalar"}, Case{"residual-channel", "avx2"},
+                    Case{"residual-channel", "avx512vnni"}, Case{"residual-float", "scalar"},
+                    Case{"residual-float", "avx512vnni"}, Case{"qdqbert", "scalar"}, Case{"qdqbert", "avx2"},
+                    Case{"linear-only", "scalar"}, Case{"", "scalar"}, Case{"", "avx2"}, Case{"", "avx512vnni"},
+                    Case{"residual-channel", "scalar", true}, Case{"residual-channel", "avx2", true},
+                    Case{"residual-channel", "avx512vnni", true}, Case{"qdqbert", "avx512vnni", true},
+                    Case{"", "avx2", true}, Case{"", "avx512vnni", true}),
+    [](const auto& info) {
+      std::string name = (info.param.placement.empty() ? "dynamic" : info.param.placement) + "_" + info.param.target +
+                         (info.param.relative ? "_relative" : "");
+      for (char& c : name)
+        if (c == '-') c = '_';
+      return name;
+    });
 
 }  // namespace
 }  // namespace octet

@@ -14,6 +14,7 @@ namespace octet::test {
 struct TinyEncoder {
   int64_t layers = 2, hidden = 32, heads = 2, intermediate = 64, vocabulary = 50, positions = 40;
   uint32_t seed = 1;
+  bool relative = false;  ///< a bias of scores by distance, as MPNet has
 
   Graph build() const {
     std::mt19937 random(seed);
@@ -44,14 +45,20 @@ struct TinyEncoder {
                           {parameter("embeddings.position.weight", {positions, hidden}), position});
     ValueId x = norm("embeddings.LayerNorm",
                      g.add(Op::add, "embeddings.sum2", {g.add(Op::add, "embeddings.sum", {word, type}), place}));
+    std::vector<ValueId> bias;
+    if (relative)
+      bias = {g.add(Op::relative_bias, "encoder.distances", {parameter("encoder.distances.weight", {32, heads})},
+                    {{"length", positions}, {"buckets", int64_t{32}}, {"max_distance", int64_t{128}}})};
     for (int64_t l = 0; l < layers; ++l) {
       std::string p = "encoder.layer." + std::to_string(l) + ".";
       ValueId q = linear(p + "attention.self.query", x, hidden, hidden),
               k = linear(p + "attention.self.key", x, hidden, hidden),
               v = linear(p + "attention.self.value", x, hidden, hidden);
       double scale = 1.0 / std::sqrt(static_cast<double>(hidden / heads));
-      ValueId s = g.add(Op::attention_scores, p + "attention.self.scores", {q, k, in.offsets},
-                        {{"heads", heads}, {"scale", scale}});
+      std::vector<ValueId> operands{q, k, in.offsets};
+      operands.insert(operands.end(), bias.begin(), bias.end());
+      ValueId s =
+          g.add(Op::attention_scores, p + "attention.self.scores", operands, {{"heads", heads}, {"scale", scale}});
       ValueId c =
           g.add(Op::attention_context, p + "attention.self.context",
                 {g.add(Op::softmax, p + "attention.self.probabilities", {s}), v, in.offsets}, {{"heads", heads}});

@@ -58,7 +58,7 @@ double noise(std::span<const float> a, std::span<const float> b) {
 
 /// A run with quantizers flipped is what a graph with just those gives, whatever ran before it.
 TEST(Switched, FlippedRunsEqualWholeGraphs) {
-  Graph graph = test::TinyEncoder{}.build();
+  Graph graph = test::TinyEncoder{.relative = true}.build();
   Calibration calibration = calibrated(graph);
   Graph all = quantized(graph, calibration);
   Rows rows(9);
@@ -180,7 +180,7 @@ INSTANTIATE_TEST_SUITE_P(BothDirections, Planted, testing::Values(50.0f, 1 / 50.
 
 /// Balancing is exact in float: dividing a channel by its scale and multiplying its readers' columns by it.
 TEST(Balance, VectorsFoldWithoutChangingFloatOutputs) {
-  const Graph graph = planted(test::TinyEncoder{.layers = 4}.build(), 50);
+  const Graph graph = planted(test::TinyEncoder{.layers = 4, .relative = true}.build(), 50);
   const Calibration calibration = calibrated(graph);
   const Graph all = quantized(graph, calibration);
   Graph folded = graph;

@@ -14,6 +14,7 @@ import numpy as np
 
 SHAPES = {  # layers, hidden, heads, intermediate, vocabulary, positions, types, epsilon
     "roberta-base": ("roberta", 12, 768, 12, 3072, 50265, 514, 1, 1e-5),
+    "mpnet-base": ("mpnet", 12, 768, 12, 3072, 30527, 514, 0, 1e-5),
     "bert-base": ("bert", 12, 768, 12, 3072, 30522, 512, 2, 1e-12),
     "bert-large": ("bert", 24, 1024, 16, 4096, 30522, 512, 2, 1e-12),
     "minilm-l6": ("bert", 6, 384, 12, 1536, 30522, 512, 2, 1e-12),
@@ -22,20 +23,27 @@ SHAPES = {  # layers, hidden, heads, intermediate, vocabulary, positions, types,
 
 
 def tensors(shape, labels):
-    family, layers, hidden, _, intermediate, vocabulary, positions, types, _ = SHAPES[shape]
+    family, layers, hidden, heads, intermediate, vocabulary, positions, types, _ = SHAPES[shape]
     p = family + "."
     yield p + "embeddings.word_embeddings.weight", (vocabulary, hidden)
     yield p + "embeddings.position_embeddings.weight", (positions, hidden)
-    yield p + "embeddings.token_type_embeddings.weight", (types, hidden)
+    if types:
+        yield p + "embeddings.token_type_embeddings.weight", (types, hidden)
+    if family == "mpnet":
+        yield p + "encoder.relative_attention_bias.weight", (32, heads)
     norms = [p + "embeddings.LayerNorm"]
     linears = []
     for layer in range(layers):
         q = f"{p}encoder.layer.{layer}."
-        linears += [(q + "attention.self." + n, hidden, hidden) for n in ("query", "key", "value")]
-        linears += [(q + "attention.output.dense", hidden, hidden), (q + "intermediate.dense", intermediate, hidden),
+        if family == "mpnet":
+            linears += [(q + "attention.attn." + n, hidden, hidden) for n in "qkvo"]
+        else:
+            linears += [(q + "attention.self." + n, hidden, hidden) for n in ("query", "key", "value")]
+            linears += [(q + "attention.output.dense", hidden, hidden)]
+        linears += [(q + "intermediate.dense", intermediate, hidden),
                     (q + "output.dense", hidden, intermediate)]
-        norms += [q + "attention.output.LayerNorm", q + "output.LayerNorm"]
-    if family == "roberta":
+        norms += [q + ("attention.LayerNorm" if family == "mpnet" else "attention.output.LayerNorm"), q + "output.LayerNorm"]
+    if family != "bert":
         linears += [("classifier.dense", hidden, hidden), ("classifier.out_proj", labels, hidden)]
     else:
         linears += [("bert.pooler.dense", hidden, hidden), ("classifier", labels, hidden)]
@@ -55,10 +63,10 @@ def main():
     family, layers, hidden, heads, intermediate, vocabulary, positions, types, epsilon = SHAPES[shape]
     labels = 3
     config = {
-        "model_type": family, "architectures": [("Roberta" if family == "roberta" else "Bert") + "ForSequenceClassification"],
+        "model_type": family, "architectures": [{"roberta": "Roberta", "bert": "Bert", "mpnet": "MPNet"}[family] + "ForSequenceClassification"],
         "num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads, "intermediate_size": intermediate,
         "vocab_size": vocabulary, "max_position_embeddings": positions, "type_vocab_size": types, "layer_norm_eps": epsilon,
-        "hidden_act": "gelu", "pad_token_id": 1 if family == "roberta" else 0,
+        "hidden_act": "gelu", "pad_token_id": 0 if family == "bert" else 1,
         "id2label": {"0": "entailment", "1": "neutral", "2": "contradiction"},
         "label2id": {"entailment": 0, "neutral": 1, "contradiction": 2},
     }

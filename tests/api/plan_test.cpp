@@ -138,6 +138,17 @@ TEST(PlanFile, RefusesWhatWouldReadOutsideItsData) {
            {"another task", [](json& p) { p["model"]["task"] = "token_classification"; }},
        })
     EXPECT_EQ(code_of(with_plan(file, c.change), &message), ErrorCode::corrupt) << c.what << ": " << message;
+  // A bias by distance must reach as far as the longest text.
+  const std::string relative = saved("mpnet-classification", Precision::int8);
+  auto use = [](const char* role) {
+    return [role](json& p) {
+      json& params = (*step_of(p, "attention"))["params"];
+      params["bias"] = params[role];
+    };
+  };
+  EXPECT_EQ(code_of(with_plan(relative, use("score_scale")), &message), ErrorCode::corrupt);
+  EXPECT_NE(message.find("a bias a head"), std::string::npos) << message;
+  EXPECT_EQ(code_of(with_plan(relative, use("missing")), &message), ErrorCode::corrupt) << message;
 }
 
 TEST(Session, ManyOnOnePlanGiveTheSameBits) {

@@ -73,6 +73,17 @@ class Tokenizer {
   /// came from.
   std::string to_json() const;
 
+  /// The same in a form that loads in a few milliseconds: JSON without the vocabulary, and the vocabulary (with a BPE
+  /// model's merges) as a block of bytes, which is empty where the model has none of a packed kind.
+  struct Packed {
+    std::string json;
+    std::string vocabulary;
+  };
+  Packed pack() const;
+  /// Reads what `pack` gave. Throws as from_json.
+  static Tokenizer from_packed(std::string_view json, std::span<const std::byte> vocabulary,
+                               const std::string& where = "packed tokenizer");
+
   /// Encodes a text, or a text and its pair, as the tokenizer's post-processor joins them. Text is UTF-8 of any length
   /// and may be empty. Throws invalid_argument: not UTF-8 (with the byte), a max_length below the number of special
   /// tokens, a truncation that cannot reach it.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "api/state.h"
@@ -39,7 +40,8 @@ Precision parse_precision(std::string_view text) {
 
 namespace {
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;  // 1 had the tokenizer as JSON alone
+constexpr const char* kVocabulary = "octet.tokenizer.vocabulary";
 
 Target target_for(const CompileOptions& options) {
   if (options.device == "cpu") return host_target();
@@ -180,8 +182,17 @@ void Plan::save(const std::filesystem::path& path) const {
               {"provenance", state.provenance},
               {"program", octet::to_json(*state.program)}};
   std::map<std::string, std::string> metadata{{"octet.plan", header.dump()}};
-  if (state.tokenizer) metadata["octet.tokenizer"] = state.tokenizer->to_json();
   std::vector<std::pair<std::string, Tensor>> tensors(state.program->weights.begin(), state.program->weights.end());
+  if (state.tokenizer) {
+    Tokenizer::Packed packed = state.tokenizer->pack();
+    metadata["octet.tokenizer"] = packed.json;
+    if (!packed.vocabulary.empty()) {
+      std::byte* bytes = nullptr;
+      tensors.emplace_back(kVocabulary,
+                           Tensor::allocate(DType::u8, {static_cast<int64_t>(packed.vocabulary.size())}, &bytes));
+      std::memcpy(bytes, packed.vocabulary.data(), packed.vocabulary.size());
+    }
+  }
   write_safetensors(path, tensors, metadata);
 }
 
@@ -222,10 +233,10 @@ Plan Plan::load(const std::filesystem::path& path) {
     fail(ErrorCode::invalid_argument,
          {.what = "cannot load " + where + " as a plan", .expected = "expected a file that octet compile wrote"});
   json header = parse_json(found->second, where);
-  if (int64_t format = json_get<int64_t>(header, "format", where); format != kFormat)
+  if (int64_t format = json_get<int64_t>(header, "format", where); format < 1 || format > kFormat)
     fail(ErrorCode::unsupported,
          {.what = "cannot load " + where,
-          .expected = "expected plan format " + std::to_string(kFormat) + ", got " + std::to_string(format),
+          .expected = "expected plan format 1 to " + std::to_string(kFormat) + ", got " + std::to_string(format),
           .hint = "compile the model with this version of octet"});
   auto state = std::make_shared<State>();
   state->info = info_from_json(json_get<json>(header, "model", where), where);
@@ -236,11 +247,17 @@ Plan Plan::load(const std::filesystem::path& path) {
   json facts = json_get<json>(header, "provenance", where);  // items() of a temporary would dangle
   for (const auto& [key, value] : facts.items())
     if (value.is_string()) state->provenance[key] = value.get<std::string>();
+  Tensor vocabulary;
+  if (auto tensor = file.tensors.find(kVocabulary); tensor != file.tensors.end()) {
+    vocabulary = tensor->second;
+    file.tensors.erase(tensor);
+  }
   state->program = std::make_shared<Program>(
       program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
   check_output(*state, where);
   if (auto tokenizer = file.metadata.find("octet.tokenizer"); tokenizer != file.metadata.end())
-    state->tokenizer = Tokenizer::from_json(tokenizer->second, where);
+    state->tokenizer =
+        Tokenizer::from_packed(tokenizer->second, {vocabulary.data(), static_cast<size_t>(vocabulary.bytes())}, where);
   return Plan(std::move(state));
 }
 

@@ -20,11 +20,11 @@ struct Bpe::Scratch final : ModelScratch {
 
 std::unique_ptr<ModelScratch> Bpe::make_scratch() const { return std::make_unique<Scratch>(); }
 
-Bpe::Bpe(const nlohmann::json& model, const std::string& where) {
+Bpe::Bpe(const nlohmann::json& model, const PackedVocabulary* packed, const std::string& where) {
   auto text_or_empty = [&](const char* key) { return json_get_or<std::string>(model, key, "", where); };
   auto vocabulary = model.find("vocab");
   if (vocabulary == model.end()) fail(ErrorCode::corrupt, {.what = "missing key \"vocab\"", .where = "in " + where});
-  read_vocabulary(*vocabulary, where);
+  read_vocabulary(*vocabulary, packed, where);
   prefix_ = text_or_empty("continuing_subword_prefix");
   suffix_ = text_or_empty("end_of_word_suffix");
   fuse_unknown_ = json_get_or<bool>(model, "fuse_unk", false, where);
@@ -44,7 +44,8 @@ Bpe::Bpe(const nlohmann::json& model, const std::string& where) {
             .expected = "expected \"" + unknown + "\" among " + std::to_string(vocabulary_size()) + " tokens",
             .where = "in " + where});
   }
-  read_merges(json_array(model, "merges", where), where);
+  if (packed != nullptr) read_merges(*packed, where);
+  else read_merges(json_array(model, "merges", where), where);
 
   for (unsigned b = 0; b < 256; ++b) {
     std::string visible;
@@ -56,11 +57,28 @@ Bpe::Bpe(const nlohmann::json& model, const std::string& where) {
   plain_bytes_ = prefix_.empty() && suffix_.empty() && (all_bytes || (!byte_fallback_ && !unknown_));
 }
 
-void Bpe::read_merges(const nlohmann::json& merges, const std::string& where) {
+void Bpe::reserve_merges(size_t count) {
   size_t slots = 16;
-  while (slots < merges.size() * 2) slots *= 2;
+  while (slots < count * 2) slots *= 2;
   merges_.resize(slots);
   merge_mask_ = slots - 1;
+}
+
+void Bpe::read_merges(const PackedVocabulary& packed, const std::string& where) {
+  reserve_merges(packed.merges().size());
+  auto known = [&](int32_t id) { return id >= 0 && static_cast<size_t>(id) < tokens_.size(); };
+  int32_t rank = 0;
+  for (const auto& [left, right, joined] : packed.merges()) {
+    if (!known(left) || !known(right) || !known(joined))
+      fail(ErrorCode::corrupt, {.what = "cannot read merge " + std::to_string(rank + 1) + " of the tokenizer",
+                                .expected = "expected ids below " + std::to_string(tokens_.size()),
+                                .where = "in " + where});
+    add_merge(left, right, rank++, joined);
+  }
+}
+
+void Bpe::read_merges(const nlohmann::json& merges, const std::string& where) {
+  reserve_merges(merges.size());
   int32_t rank = 0;
   for (const auto& merge : merges) {
     std::string left, right;
@@ -283,8 +301,9 @@ void Bpe::tokenize_bytes(std::string_view word, std::vector<Piece>& pieces, Mode
   });
 }
 
-std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const std::string& where) {
-  return std::make_unique<Bpe>(model, where);
+std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const PackedVocabulary* packed,
+                                      const std::string& where) {
+  return std::make_unique<Bpe>(model, packed, where);
 }
 
 }  // namespace octet::text

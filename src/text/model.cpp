@@ -48,7 +48,23 @@ void Model::add_token(std::string_view token, int32_t id) {
   tokens_[static_cast<size_t>(id)] = token;
 }
 
-void Model::read_vocabulary(const nlohmann::json& vocabulary, const std::string& where) {
+void Model::read_vocabulary(const nlohmann::json& vocabulary, const PackedVocabulary* packed,
+                            const std::string& where) {
+  if (packed != nullptr) {
+    vocabulary_ = StringTable(packed->tokens());
+    vocabulary_.reserve_bytes(packed->text_bytes());
+    auto limit = static_cast<int64_t>(packed->tokens()) * 16 + 1000000;
+    tokens_.reserve(packed->tokens());
+    for (size_t t = 0; t < packed->tokens(); ++t) {
+      if (packed->id(t) < 0 || packed->id(t) > limit)
+        fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's packed vocabulary",
+                                  .expected = "expected an id from 0 to " + std::to_string(limit) + ", got " +
+                                              std::to_string(packed->id(t)),
+                                  .where = "in " + where});
+      add_token(packed->text(t), packed->id(t));
+    }
+    return;
+  }
   if (!vocabulary.is_object())
     fail(ErrorCode::corrupt,
          {.what = "cannot read the tokenizer's vocabulary",
@@ -69,7 +85,8 @@ void Model::read_vocabulary(const nlohmann::json& vocabulary, const std::string&
   }
 }
 
-std::unique_ptr<const Model> make_model(const nlohmann::json& model, const std::string& where) {
+std::unique_ptr<const Model> make_model(const nlohmann::json& model, const PackedVocabulary* packed,
+                                        const std::string& where) {
   if (!model.is_object())
     fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer's model",
                               .expected = "expected an object, got " + std::string(model.type_name()),
@@ -80,8 +97,8 @@ std::unique_ptr<const Model> make_model(const nlohmann::json& model, const std::
     else if (model.contains("max_input_chars_per_word")) type = "WordPiece";
     else if (model.contains("vocab") && model["vocab"].is_array()) type = "Unigram";
   }
-  if (type == "WordPiece") return make_wordpiece(model, where);
-  if (type == "BPE") return make_bpe(model, where);
+  if (type == "WordPiece") return make_wordpiece(model, packed, where);
+  if (type == "BPE") return make_bpe(model, packed, where);
   if (type == "Unigram") return make_unigram(model, where);
   fail(ErrorCode::unsupported, {.what = "unknown tokenizer model \"" + type + "\"",
                                 .expected = "known models: BPE, Unigram, WordPiece",

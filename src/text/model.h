@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "text/packed_vocabulary.h"
 
 namespace octet::text {
 
@@ -32,6 +33,7 @@ class StringTable {
     }
   }
   size_t size() const noexcept { return count_; }
+  void reserve_bytes(size_t bytes) { bytes_.reserve(bytes); }
   size_t longest() const noexcept { return longest_; }
 
   static uint64_t hash(std::string_view text) noexcept {
@@ -108,8 +110,8 @@ class Model {
   const std::optional<std::string>& unknown() const noexcept { return unknown_; }
 
  protected:
-  /// Reads {"token": id} and checks the ids.
-  void read_vocabulary(const nlohmann::json& vocabulary, const std::string& where);
+  /// Reads {"token": id}, or what was taken out of it, and checks the ids.
+  void read_vocabulary(const nlohmann::json& vocabulary, const PackedVocabulary* packed, const std::string& where);
   void add_token(std::string_view token, int32_t id);
 
   StringTable vocabulary_;
@@ -117,18 +119,22 @@ class Model {
   std::optional<std::string> unknown_;
 };
 
-/// The model that a tokenizer.json describes. Throws unsupported, corrupt.
-std::unique_ptr<const Model> make_model(const nlohmann::json& model, const std::string& where);
+/// The model that a tokenizer.json describes; `packed`: what PackedVocabulary::take took out of it, or null. Throws
+/// unsupported, corrupt.
+std::unique_ptr<const Model> make_model(const nlohmann::json& model, const PackedVocabulary* packed,
+                                        const std::string& where);
 
-std::unique_ptr<const Model> make_wordpiece(const nlohmann::json& model, const std::string& where);
-std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const std::string& where);
+std::unique_ptr<const Model> make_wordpiece(const nlohmann::json& model, const PackedVocabulary* packed,
+                                            const std::string& where);
+std::unique_ptr<const Model> make_bpe(const nlohmann::json& model, const PackedVocabulary* packed,
+                                      const std::string& where);
 std::unique_ptr<const Model> make_unigram(const nlohmann::json& model, const std::string& where);
 
 /// Greedy longest match, the model of BERT. Concrete because the tokenizer's fast path calls it without a word's
 /// detour.
 class WordPiece final : public Model {
  public:
-  WordPiece(const nlohmann::json& model, const std::string& where);
+  WordPiece(const nlohmann::json& model, const PackedVocabulary* packed, const std::string& where);
   std::string_view name() const noexcept override { return "WordPiece"; }
   void tokenize(std::string_view word, std::vector<Piece>& pieces, ModelScratch* scratch) const override;
 
@@ -141,7 +147,7 @@ class WordPiece final : public Model {
 /// Byte-pair encoding: the pair of neighbours with the best rank is merged, the leftmost first, until none is left.
 class Bpe final : public Model {
  public:
-  Bpe(const nlohmann::json& model, const std::string& where);
+  Bpe(const nlohmann::json& model, const PackedVocabulary* packed, const std::string& where);
   std::string_view name() const noexcept override { return "BPE"; }
   void tokenize(std::string_view word, std::vector<Piece>& pieces, ModelScratch* scratch) const override;
   std::unique_ptr<ModelScratch> make_scratch() const override;
@@ -162,6 +168,8 @@ class Bpe final : public Model {
     int32_t rank = 0, id = 0;
   };
   void read_merges(const nlohmann::json& merges, const std::string& where);
+  void reserve_merges(size_t count);
+  void read_merges(const PackedVocabulary& packed, const std::string& where);
   const Merge* find_merge(int32_t left, int32_t right) const noexcept;
   void add_merge(int32_t left, int32_t right, int32_t rank, int32_t id);
   void symbols_of(std::string_view word, std::vector<Symbol>& symbols) const;

@@ -171,7 +171,9 @@ std::optional<int32_t> first_known(const Tokenizer::State& state, const nlohmann
   return std::nullopt;
 }
 
-std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const std::string& where) {
+// `vocabulary`: what was taken out of the model, or empty.
+std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const std::string& where,
+                                                   std::span<const std::byte> vocabulary = {}) {
   if (!json.is_object() || !json.contains("model"))
     fail(ErrorCode::corrupt, {.what = "cannot read the tokenizer",
                               .expected = json.is_object() ? "expected a \"model\""
@@ -183,7 +185,12 @@ std::shared_ptr<const Tokenizer::State> make_state(nlohmann::json json, const st
     auto found = json.find(key);
     return found == json.end() ? null : *found;
   };
-  state->model = text::make_model(json["model"], where);
+  std::optional<text::PackedVocabulary> packed;
+  if (!vocabulary.empty()) {
+    state->packed.assign(reinterpret_cast<const char*>(vocabulary.data()), vocabulary.size());
+    packed.emplace(std::as_bytes(std::span(state->packed)), where);
+  }
+  state->model = text::make_model(json["model"], packed ? &*packed : nullptr, where);
   state->normalizer = text::make_normalizer(part("normalizer"), where);
   state->pre_tokenizer = text::make_pre_tokenizer(part("pre_tokenizer"), where);
   state->post = text::make_post_processor(part("post_processor"), where);
@@ -263,7 +270,26 @@ Tokenizer Tokenizer::from_json(std::string_view source, const std::string& where
   return Tokenizer(make_state(parse_json(source, where), where));
 }
 
-std::string Tokenizer::to_json() const { return state_->json; }
+std::string Tokenizer::to_json() const {
+  if (state_->packed.empty()) return state_->json;
+  nlohmann::json json = nlohmann::json::parse(state_->json);
+  text::PackedVocabulary(std::as_bytes(std::span(state_->packed)), "the tokenizer").put_back(json["model"]);
+  return json.dump();
+}
+
+Tokenizer::Packed Tokenizer::pack() const {
+  if (!state_->packed.empty()) return {state_->json, state_->packed};
+  nlohmann::json json = nlohmann::json::parse(state_->json);
+  Packed result;
+  result.vocabulary = text::PackedVocabulary::take(json["model"]);
+  result.json = json.dump();
+  return result;
+}
+
+Tokenizer Tokenizer::from_packed(std::string_view json, std::span<const std::byte> vocabulary,
+                                 const std::string& where) {
+  return Tokenizer(make_state(parse_json(json, where), where, vocabulary));
+}
 
 Encoding Tokenizer::encode(std::string_view source, std::optional<std::string_view> pair,
                            const EncodeOptions& options) const {

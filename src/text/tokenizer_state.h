@@ -76,7 +76,8 @@ struct Tokenizer::State {
   std::unique_ptr<const text::PreTokenizer> pre_tokenizer;
   std::unique_ptr<const text::AddedTokens> added;
   text::PostProcessor post;
-  std::string json;          ///< minified, without truncation and padding
+  std::string json;          ///< minified, without truncation and padding, and without what `packed` holds
+  std::string packed;        ///< the vocabulary, or empty
   std::string decoder_json;  ///< made into a decoder when one is asked for
   std::vector<std::pair<uint16_t, uint16_t>>
       spaces;  ///< leading and trailing spaces of each token, if a post-processor trims

@@ -7,8 +7,8 @@
 #include <array>
 #include <cstring>
 #include <iterator>
-#include <map>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 namespace octet::text {
@@ -51,13 +51,25 @@ struct OwnedTable {
     mark(kWord, kIsWord);
     mark(kNormalized, kIsNormalized);
     mark(kChinese, kIsChinese);
-    std::map<std::array<uint16_t, 256>, uint16_t> seen;
+    std::unordered_map<uint64_t, std::vector<uint16_t>> seen;
     for (size_t i = 0; i < 0x1100; ++i) {
-      std::array<uint16_t, 256> block;
-      std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(i * 256), 256, block.begin());
-      auto [found, fresh] = seen.try_emplace(block, static_cast<uint16_t>(blocks.size()));
-      if (fresh) blocks.push_back(block);
-      table.block[i] = found->second;
+      const uint16_t* block = all.data() + i * 256;
+      uint64_t hash = 0;
+      for (size_t at = 0; at < 256; at += 4) {
+        uint64_t four = 0;
+        std::memcpy(&four, block + at, 8);
+        hash = (hash ^ four) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 32;
+      }
+      std::vector<uint16_t>& candidates = seen[hash];
+      auto same = std::find_if(candidates.begin(), candidates.end(),
+                               [&](uint16_t b) { return std::memcmp(blocks[b].data(), block, 512) == 0; });
+      if (same == candidates.end()) {
+        candidates.push_back(static_cast<uint16_t>(blocks.size()));
+        same = candidates.end() - 1;
+        std::copy_n(block, 256, blocks.emplace_back().begin());
+      }
+      table.block[i] = *same;
     }
     table.classes = reinterpret_cast<const uint16_t(*)[256]>(blocks.data());
   }

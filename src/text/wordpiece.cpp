@@ -5,8 +5,10 @@
 
 namespace octet::text {
 
-WordPiece::WordPiece(const nlohmann::json& model, const std::string& where) {
-  read_vocabulary(json_get<nlohmann::json>(model, "vocab", where), where);
+WordPiece::WordPiece(const nlohmann::json& model, const PackedVocabulary* packed, const std::string& where) {
+  auto vocabulary = model.find("vocab");
+  if (vocabulary == model.end()) fail(ErrorCode::corrupt, {.what = "missing key \"vocab\"", .where = "in " + where});
+  read_vocabulary(*vocabulary, packed, where);
   unknown_ = json_get_or<std::string>(model, "unk_token", "[UNK]", where);
   max_chars_ = json_get_or<int64_t>(model, "max_input_chars_per_word", 100, where);
   auto prefix = json_get_or<std::string>(model, "continuing_subword_prefix", "##", where);
@@ -57,8 +59,9 @@ void WordPiece::tokenize(std::string_view word, std::vector<Piece>& pieces, Mode
   }
 }
 
-std::unique_ptr<const Model> make_wordpiece(const nlohmann::json& model, const std::string& where) {
-  return std::make_unique<WordPiece>(model, where);
+std::unique_ptr<const Model> make_wordpiece(const nlohmann::json& model, const PackedVocabulary* packed,
+                                            const std::string& where) {
+  return std::make_unique<WordPiece>(model, packed, where);
 }
 
 }  // namespace octet::text

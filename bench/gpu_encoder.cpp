@@ -126,6 +126,27 @@ void check_steps(const Plan& gpu, const Plan& cpu, int64_t vocabulary) {
                sum.elements > 0 ? sum.equal / sum.elements : 1, sum.elements, sum.steps, sum.rms);
 }
 
+// A LayerNorm in the epilogue of its GEMM gives the bits of the two kernels: whole outputs, with and without joined
+// steps.
+void check_joined(const Plan& plan, int64_t vocabulary, std::shared_ptr<ThreadPool> pool) {
+  Executor joined(plan.state()->prepared(), pool), apart(plan.state()->prepared(), pool, true);
+  for (const Batching& shape : {Batching{32, 256}, {9, 77}, {8, 128}, {31, 131}, {128, 128}, {3, 200}}) {
+    OwnedBatch batch = batch_of(random_rows(shape.batch, shape.length, vocabulary, 9));
+    Batch b = batch.view();
+    for (Executor* e : {&joined, &apart}) {
+      e->bind({b.ids, b.offsets, b.type_ids});
+      e->run();
+    }
+    const auto* x = static_cast<const float*>(joined.output(0));
+    const auto* y = static_cast<const float*>(apart.output(0));
+    const int64_t n = joined.elements(joined.program().outputs[0].second);
+    int64_t different = 0;
+    for (int64_t i = 0; i < n; ++i) different += !(x[i] == y[i]);
+    fmt::print("  {}x{}: {} of {} outputs differ between joined and single steps\n", shape.batch, shape.length,
+               different, n);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -175,6 +196,7 @@ int main(int argc, char** argv) {
       fmt::print("INT8 against the CPU plan, each step on the CPU's values\n");
       check_steps(int8, cpu, vocabulary);
       Plan cpu_float = compile(model, {.precision = Precision::fp32, .device = "cpu"});
+      check_joined(int8, vocabulary, std::make_shared<ThreadPool>(1));
       fmt::print("FP16 against the CPU's FP32 plan, each step on the CPU's values\n");
       check_steps(fp16, cpu_float, vocabulary);
     }

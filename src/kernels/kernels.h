@@ -38,6 +38,10 @@ struct GemmKernel : Row {
   void (*pack)(const GemmDesc&, const void* w, unsigned char* packed) noexcept = nullptr;
   void (*run)(const GemmDesc&, const GemmArgs&, const Launch&) noexcept = nullptr;
   bool finishes = false;  ///< takes GemmArgs::finish
+  /// Rows that can do the LayerNorm after them in the same kernel, the GEMM's output (which is then not written) being
+  /// its input `a`; both null elsewhere. run_with_norm returns false, and does nothing, where two kernels are faster.
+  const char* (*refuse_with_norm)(const GemmDesc&, const NormDesc&) noexcept = nullptr;
+  bool (*run_with_norm)(const GemmDesc&, const GemmArgs&, const NormArgs&, const Launch&) noexcept = nullptr;
 };
 struct AttentionKernel : Row {
   using Desc = AttentionDesc;

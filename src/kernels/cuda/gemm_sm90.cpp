@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "kernels/cuda/gemm_sm90_instances.h"
+#include "kernels/cuda/gemm_sm90_norm.h"
 
 namespace octet::kernels::cuda {
 namespace {
@@ -174,6 +175,15 @@ int multiprocessors() {
 
 Out out_of(DType type) { return type == DType::f16 ? Out::f16 : type == DType::f32 ? Out::f32 : Out::s8; }
 
+/// Constants of the epilogue: see GemmDevice.
+struct Quantization {
+  float span, shift, base;
+};
+Quantization quantization(const Requant& r) {
+  const float span = (float)(r.hi - r.lo);
+  return {span, (float)(r.zero_point - r.lo) / span, kRoundMagic + (float)r.lo};
+}
+
 std::atomic<bool> shared_set[kCount][3][2];  // the shared-memory limit of an instance has been raised
 
 }  // namespace
@@ -220,11 +230,10 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
   device.ldy = (int)args.ldy, device.y = args.y;
   device.scale = args.scale, device.bias = desc.bias ? args.bias : nullptr, device.inv_scale = args.requant.inv_scale;
   device.row_scale = desc.row_scale ? args.row_scale : nullptr;
-  device.lo = (float)(args.requant.lo - args.requant.zero_point),
-  device.hi = (float)(args.requant.hi - args.requant.zero_point);
-  device.magic = kRoundMagic + (float)args.requant.zero_point;
-  device.span = device.hi - device.lo, device.shift = -device.lo / device.span, device.base = device.magic + device.lo;
-  device.inv_factor = out == Out::s8 && gelu ? 0.5f / device.span : 1.0f;
+  const Quantization q = quantization(args.requant);
+  device.span = q.span, device.shift = q.shift, device.base = q.base;
+  device.folded = out == Out::s8 && !gelu;
+  device.inv_factor = out != Out::s8 ? 1.0f : gelu ? 0.5f / q.span : 1.0f / q.span;
 
   CUtensorMap x_map, w_map;
   const int group = tile.columns % 32 == 0 ? 32 : 16;
@@ -255,6 +264,76 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
   void* parameters[] = {&x_map, &w_map, &device};
+  return cudaLaunchKernelExC(&config, kernel, parameters);
+}
+
+namespace {
+
+constexpr GemmNormTile kNormTiles[] = {
+    {"norm_s8_128x384_c2", 128, 2}, {"norm_s8_64x384_c2", 64, 2}, {"norm_s8_64x192_c4", 64, 4}};
+constexpr const void* (*kNormKernels[])() = {gemm_norm_128x384_c2, gemm_norm_64x384_c2, gemm_norm_64x192_c4};
+constexpr int kNormHidden = 768;
+std::atomic<bool> norm_set[std::size(kNormTiles)];
+
+}  // namespace
+
+std::span<const GemmNormTile> gemm_norm_tiles() noexcept { return kNormTiles; }
+
+const char* refuse_with_norm(const GemmDesc& desc, const NormDesc& norm) noexcept {
+  if (desc.x != DType::s8 || desc.w != DType::s8 || desc.y != DType::s8 || desc.activation != Activation::none ||
+      desc.row_scale || desc.column_offset || desc.k % 16 != 0)
+    return "takes s8 x s8 -> s8 without activation and row scales";
+  if (desc.n != kNormHidden || norm.n != kNormHidden) return "takes 768 columns";
+  if (norm.a != DType::s8 || !norm.residual || norm.b != DType::s8 || norm.outputs != 1 ||
+      norm.y[0].dtype != DType::s8 || norm.y[0].per_token)
+    return "takes an s8 residual and one s8 output with fixed ranges";
+  return nullptr;
+}
+
+int launch_with_norm(const GemmDesc& desc, const GemmArgs& args, const kernels::NormArgs& norm,
+                     const GemmNormTile& tile, CUstream_st* stream, bool dependent) noexcept {
+  const int index = (int)(&tile - kNormTiles), cluster = tile.cluster, n = kNormHidden / cluster;
+  const void* kernel = kNormKernels[index]();
+  if (!norm_set[index].load(std::memory_order_relaxed)) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+    if (error != cudaSuccess) return error;
+    norm_set[index].store(true, std::memory_order_relaxed);
+  }
+  const int stage = (tile.rows + n) * kBlockBytes, extra = 6 * n * 4 + 2 * 3 * cluster * tile.rows * 4 + kBarrierBytes;
+  GemmNormDevice device{};
+  device.m = (int)args.m, device.k_blocks = k_blocks(desc), device.tiles = (int)divide_up(args.m, tile.rows);
+  device.stages = std::min(12, (kSharedBytes - extra) / stage);
+  device.residual = (const int8_t*)norm.b, device.y = (int8_t*)norm.out[0].y;
+  device.scale = args.scale, device.bias = desc.bias ? args.bias : nullptr, device.inv_scale = args.requant.inv_scale;
+  device.q_scale = norm.a_scale, device.residual_scale = norm.b_scale;
+  device.gamma = norm.gamma, device.beta = norm.beta, device.out_inv = norm.out[0].requant.inv_scale;
+  device.eps = norm.epsilon;
+  const Quantization q = quantization(args.requant);
+  device.span = q.span, device.shift = q.shift, device.base = q.base, device.inv_factor = 1.0f / q.span;
+  device.magic = kRoundMagic + (float)args.requant.zero_point;
+
+  CUtensorMap x_map, w_map, residual_map;
+  const cuuint64_t sizes[] = {kNormHidden, (cuuint64_t)args.m}, strides[] = {kNormHidden};
+  const cuuint32_t box[] = {128, (cuuint32_t)tile.rows};
+  if (!encode_x(&x_map, desc, args, tile.rows / cluster) || !encode_w(&w_map, desc, args, n, 32) ||
+      !encode(&residual_map, DType::s8, 2, norm.b, sizes, strides, box))
+    return cudaErrorInvalidValue;
+  const int64_t most = std::max(1, multiprocessors() / cluster);
+  const int64_t clusters = divide_up(device.tiles, divide_up(device.tiles, most));
+  cudaLaunchAttribute attributes[2];
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3((unsigned)(clusters * cluster));
+  config.blockDim = dim3(512);
+  config.dynamicSmemBytes = (size_t)(device.stages * stage + extra);
+  config.stream = stream;
+  config.attrs = attributes;
+  attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+  attributes[config.numAttrs++].val.clusterDim = {(unsigned)cluster, 1, 1};
+  if (dependent) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  void* parameters[] = {&x_map, &w_map, &residual_map, &device};
   return cudaLaunchKernelExC(&config, kernel, parameters);
 }
 

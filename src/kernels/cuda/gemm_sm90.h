@@ -46,6 +46,19 @@ const GemmTile* tuned(const GemmDesc& desc, int64_t m, int multiprocessors) noex
 /// Makes `tuned` answer without measuring.
 void remember(const GemmDesc& desc, int64_t m, const GemmTile& tile);
 
+/// A block shape of the GEMM with residual add and LayerNorm in its epilogue (gemm_sm90_norm.cu).
+struct GemmNormTile {
+  std::string_view name;
+  int rows = 0, cluster = 0;  ///< rows of a block; blocks that share 768 columns
+};
+std::span<const GemmNormTile> gemm_norm_tiles() noexcept;
+/// Why no tile takes the pair, the GEMM's output being `a` of the norm; nullptr: all do.
+const char* refuse_with_norm(const GemmDesc& desc, const NormDesc& norm) noexcept;
+int launch_with_norm(const GemmDesc& desc, const GemmArgs& args, const kernels::NormArgs& norm,
+                     const GemmNormTile& tile, CUstream_st* stream, bool dependent) noexcept;
+/// The fastest tile, measured like `tuned`; nullptr when two kernels are faster.
+const GemmNormTile* tuned_with_norm(const GemmDesc& desc, int64_t m, int multiprocessors) noexcept;
+
 /// w: [n, k] row-major -> the same, padded with zero rows to a multiple of 32 (`packed_rows`).
 constexpr int64_t packed_rows(int64_t n) noexcept { return (n + 31) / 32 * 32; }
 

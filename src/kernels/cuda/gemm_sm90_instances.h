@@ -21,10 +21,9 @@ struct GemmDevice {
   const float* bias;        // [n] or nullptr
   const float* inv_scale;   // [n], 8-bit output only
   const float* row_scale;   // [m] or nullptr
-  float lo, hi;             // bounds minus the zero point
-  float magic;              // kRoundMagic plus the zero point
-  float inv_factor;         // inv_scale is multiplied by it: 1 / (2 span) for GELU to 8 bits, else 1
-  float span, shift, base;  // hi - lo, -lo / span, magic + lo
+  bool folded;              // 8-bit output without GELU: scale and bias carry inv_scale, clamp and offset
+  float inv_factor;         // inv_scale is multiplied by it: 1 / span, with GELU 1 / (2 span)
+  float span, shift, base;  // hi - lo, (zero point - lo) / span, kRoundMagic + lo
 };
 
 enum class Out { s8, f16, f32 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/gemm_sm90.h"
+#include "kernels/cuda/norm.h"
 
 namespace octet::kernels::cuda {
 namespace {
@@ -67,12 +68,12 @@ struct Operands {
   }
 };
 
-/// Microseconds of one launch in a chain of dependent ones; negative when it cannot be measured.
-double measure(const GemmDesc& desc, int64_t m, const GemmTile& tile, const Operands& operands, cudaStream_t stream,
-               cudaEvent_t begin, cudaEvent_t end) {
+/// Microseconds of one `go(i, dependent)` in a chain of dependent launches; negative when it cannot be measured.
+template <typename Go>
+double measure(cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end, Go go) {
   if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) return -1;
   bool good = true;
-  for (int i = 0; i < kLaunches; ++i) good = good && launch(desc, operands.args(desc, m, i), tile, stream, i > 0) == 0;
+  for (int i = 0; i < kLaunches; ++i) good = good && go(i, i > 0) == 0;
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
   good = cudaStreamEndCapture(stream, &graph) == cudaSuccess && good;
@@ -90,37 +91,75 @@ double measure(const GemmDesc& desc, int64_t m, const GemmTile& tile, const Oper
   return good ? 1e3 * least / kLaunches : -1;
 }
 
-const GemmTile* fastest(const GemmDesc& desc, int64_t m, int multiprocessors) {
-  std::vector<const GemmTile*> tiles = by_cost(desc, m, multiprocessors);
-  if (tiles.size() < 2) return tiles.empty() ? nullptr : tiles[0];
-  tiles.resize(std::min(tiles.size(), kCandidates));
-  // This may happen while another stream of this thread is captured.
+/// Calls try_all(operands, measure) with a stream that may be captured, whatever else is being captured.
+template <typename TryAll>
+void with_operands(const GemmDesc& desc, int64_t m, TryAll try_all) {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  if (cudaThreadExchangeStreamCaptureMode(&mode) != cudaSuccess) return tiles[0];
-  const GemmTile* best = tiles[0];
+  if (cudaThreadExchangeStreamCaptureMode(&mode) != cudaSuccess) return;
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
   if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
       cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
     const Operands operands(desc, m, stream);
-    double least = 1e30;
-    for (const GemmTile* tile : tiles) {
-      if (!operands.usable()) break;
-      const double us = measure(desc, m, *tile, operands, stream, begin, end);
-      if (us > 0 && us < least) best = tile, least = us;
-    }
+    if (operands.usable()) try_all(operands, stream, [&](auto go) { return measure(stream, begin, end, go); });
   }
   if (begin != nullptr) cudaEventDestroy(begin);
   if (end != nullptr) cudaEventDestroy(end);
   if (stream != nullptr) cudaStreamDestroy(stream);
   cudaGetLastError();
   cudaThreadExchangeStreamCaptureMode(&mode);
+}
+
+const GemmTile* fastest(const GemmDesc& desc, int64_t m, int multiprocessors) {
+  std::vector<const GemmTile*> tiles = by_cost(desc, m, multiprocessors);
+  if (tiles.size() < 2) return tiles.empty() ? nullptr : tiles[0];
+  tiles.resize(std::min(tiles.size(), kCandidates));
+  const GemmTile* best = tiles[0];
+  with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto measured) {
+    double least = 1e30;
+    for (const GemmTile* tile : tiles) {
+      const double us = measured(
+          [&](int i, bool dependent) { return launch(desc, operands.args(desc, m, i), *tile, stream, dependent); });
+      if (us > 0 && us < least) best = tile, least = us;
+    }
+  });
+  return best;
+}
+
+/// The same for the pair of a GEMM and its LayerNorm; `apart` is the best tile of the GEMM alone.
+const GemmNormTile* fastest_with_norm(const GemmDesc& desc, int64_t m, const GemmTile& apart) {
+  const GemmNormTile* best = nullptr;
+  with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto measured) {
+    const auto residual = [&](int i) { return operands.args(desc, m, i + 1).y; };
+    double least = measured([&](int i, bool dependent) {
+      const GemmArgs args = operands.args(desc, m, i);
+      if (const int error = launch(desc, args, apart, stream, dependent)) return error;
+      NormArgs norm;
+      norm.a = {.data = args.y, .type = DType::s8, .ld = desc.n, .scale = operands.vectors};
+      norm.b = {.data = residual(i), .type = DType::s8, .ld = desc.n, .scale = operands.vectors};
+      norm.gamma = norm.beta = operands.vectors;
+      norm.out[0] = {.data = args.y, .type = DType::s8, .ld = desc.n, .inv_scale = operands.vectors};
+      norm.tokens = m, norm.hidden = (int)desc.n, norm.dependent_launch = true;
+      return (int)add_norm(norm, stream);
+    });
+    for (const GemmNormTile& tile : gemm_norm_tiles()) {
+      const double us = measured([&](int i, bool dependent) {
+        const GemmArgs args = operands.args(desc, m, i);
+        kernels::NormArgs norm;
+        norm.m = m, norm.b = residual(i), norm.out[0].y = args.y;
+        norm.a_scale = norm.b_scale = norm.gamma = norm.beta = norm.out[0].requant.inv_scale = operands.vectors;
+        return launch_with_norm(desc, args, norm, tile, stream, dependent);
+      });
+      if (us > 0 && us < least) best = &tile, least = us;
+    }
+  });
   return best;
 }
 
 using Key = std::tuple<int64_t, int64_t, DType, DType, Activation, bool, int64_t>;
 std::mutex guard;
 std::map<Key, const GemmTile*> found;  // for this process's device
+std::map<Key, const GemmNormTile*> found_with_norm;
 
 /// Few shapes to measure: m in steps of a quarter of the power of two below.
 int64_t rounded(int64_t m) {
@@ -143,6 +182,21 @@ const GemmTile* tuned(const GemmDesc& desc, int64_t m, int multiprocessors) noex
     return at->second;
   } catch (...) {
     return choose(desc, m, multiprocessors);
+  }
+}
+
+const GemmNormTile* tuned_with_norm(const GemmDesc& desc, int64_t m, int multiprocessors) noexcept {
+  constexpr int64_t kLeast = 256;  // below, too few blocks would work
+  if (m < kLeast) return nullptr;
+  try {
+    const GemmTile* apart = tuned(desc, m, multiprocessors);
+    if (apart == nullptr) return nullptr;
+    std::lock_guard lock(guard);
+    auto [at, fresh] = found_with_norm.try_emplace(key_of(desc, m), nullptr);
+    if (fresh) at->second = fastest_with_norm(desc, rounded(m), *apart);
+    return at->second;
+  } catch (...) {
+    return nullptr;
   }
 }
 

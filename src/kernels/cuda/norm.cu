@@ -98,6 +98,36 @@ __global__ __launch_bounds__(128) void add_norm_persistent(const __grid_constant
   }
 }
 
+/// Rows::center with the sums in the order of gemm_sm90_norm.cu, which holds the same row in other registers: over the
+/// V columns of a lane, over lanes apart by 4 (64 columns), then 1, 2, 8 and 16 (32 V columns), then over the N chunks.
+template <int V, int N>
+__device__ __forceinline__ void center_by_chunk(Rows<V, N, 1>& tile, float& rstd, float eps, int hidden) {
+  const float inv = 1.0f / float(hidden);
+  const auto total = [&](auto four) {
+    float chunk[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      chunk[i] = four(&tile.x[0][i][0]);
+      if constexpr (V == 8) chunk[i] += four(&tile.x[0][i][4]);
+    }
+#pragma unroll
+    for (int m : {4, 1, 2, 8, 16})
+#pragma unroll
+      for (int i = 0; i < N; ++i) chunk[i] += __shfl_xor_sync(0xffffffffu, chunk[i], m);
+    float sum = chunk[0];
+#pragma unroll
+    for (int i = 1; i < N; ++i) sum += chunk[i];
+    return sum;
+  };
+  const float mean = total([](const float* v) { return (v[0] + v[1]) + (v[2] + v[3]); }) * inv;
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+#pragma unroll
+    for (int k = 0; k < V; ++k) tile.x[0][i][k] -= mean;
+  rstd = rsqrtf(fmaf(
+      total([](const float* d) { return fmaf(d[1], d[1], d[0] * d[0]) + fmaf(d[3], d[3], d[2] * d[2]); }), inv, eps));
+}
+
 /// The same for s8 + s8 -> s8 alone. gamma and beta carry the output's scale, and the multiply-add's saturation to [0,
 /// 1] clamps: 13 instead of 17 instructions an element. kShared: gamma and beta lie in shared memory, so that 16 warps
 /// fit on a multiprocessor instead of 12 (for many rows; the bits are the same).
@@ -164,7 +194,7 @@ __global__ __launch_bounds__(128, kShared ? 4 : 1) void add_norm_s8(const __grid
     }
     if (row + step < a.tokens) fetch(row + step);
     float rstd[1];
-    tile.center(rstd, a.eps, a.hidden);
+    center_by_chunk<V, N>(tile, rstd[0], a.eps, a.hidden);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       Raw<1, V> out;

@@ -62,6 +62,16 @@ void run_sm90(const GemmDesc& desc, const GemmArgs& args, const Launch& launch_o
   device::note_failure(error, tile == nullptr ? "gemm_sm90a" : tile->name.data());
 }
 
+const char* refuse_pair(const GemmDesc& desc, const NormDesc& norm) noexcept { return refuse_with_norm(desc, norm); }
+bool run_sm90_with_norm(const GemmDesc& desc, const GemmArgs& args, const kernels::NormArgs& norm,
+                        const Launch& launch_on) noexcept {
+  const GemmNormTile* tile = tuned_with_norm(desc, args.m, device::find_device().target.sm_count);
+  if (tile == nullptr) return false;
+  const int error = launch_with_norm(desc, args, norm, *tile, static_cast<CUstream_st*>(launch_on.stream), kDependent);
+  device::note_failure(error, tile->name.data());
+  return true;
+}
+
 // A dot product a warp: for the few outputs of poolers and classifiers.
 const char* refuse_dense(const GemmDesc& desc, const Target&) noexcept {
   if (!is_float(desc.x) || desc.w != desc.x) return "takes float inputs";
@@ -407,6 +417,11 @@ GemmKernel gemm(std::string_view name, Refuse refuse_row, Bytes bytes, Pack pack
   kernel.pack = pack;
   return kernel;
 }
+GemmKernel with_norm(GemmKernel kernel) {
+  kernel.refuse_with_norm = refuse_pair;
+  kernel.run_with_norm = run_sm90_with_norm;
+  return kernel;
+}
 template <typename Refuse, typename Run>
 AttentionKernel attention(std::string_view name, Refuse refuse_row, Run run_row) {
   AttentionKernel kernel = simple<AttentionKernel>(name, refuse_row, run_row);
@@ -423,7 +438,7 @@ AttentionKernel attention_general() {
 
 std::span<const GemmKernel> gemm_rows() noexcept {
   static const GemmKernel rows[] = {
-      gemm("gemm_s8_sm90a", refuse_s8, padded_bytes, pack_padded, run_sm90),
+      with_norm(gemm("gemm_s8_sm90a", refuse_s8, padded_bytes, pack_padded, run_sm90)),
       gemm("gemm_f16_sm90a", refuse_f16, padded_bytes, pack_padded, run_sm90),
       gemm("gemm_dense_cuda", refuse_dense, plain_bytes, pack_plain, run_dense),
       general(gemm("gemm_s8_sm80", refuse_s8_sm80, plain_bytes, pack_plain, run_gemm_sm80)),

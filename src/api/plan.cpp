@@ -247,17 +247,18 @@ Plan Plan::load(const std::filesystem::path& path) {
   json facts = json_get<json>(header, "provenance", where);  // items() of a temporary would dangle
   for (const auto& [key, value] : facts.items())
     if (value.is_string()) state->provenance[key] = value.get<std::string>();
-  Tensor vocabulary;
+  Tensor vocabulary;  // keeps its bytes
+  std::span<const std::byte> packed;
   if (auto tensor = file.tensors.find(kVocabulary); tensor != file.tensors.end()) {
     vocabulary = tensor->second;
+    packed = {vocabulary.data(), static_cast<size_t>(vocabulary.bytes())};
     file.tensors.erase(tensor);
   }
   state->program = std::make_shared<Program>(
       program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
   check_output(*state, where);
   if (auto tokenizer = file.metadata.find("octet.tokenizer"); tokenizer != file.metadata.end())
-    state->tokenizer =
-        Tokenizer::from_packed(tokenizer->second, {vocabulary.data(), static_cast<size_t>(vocabulary.bytes())}, where);
+    state->tokenizer = Tokenizer::from_packed(tokenizer->second, packed, where);
   return Plan(std::move(state));
 }
 

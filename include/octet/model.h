@@ -53,6 +53,8 @@ struct LoadOptions {
   /// Of an ONNX file: the folder with its tokenizer and config.json (labels); empty: the file's folder or the one
   /// above.
   std::filesystem::path tokenizer;
+  /// Of an ONNX file: do not raise it to octet's operations, run its nodes one by one as they stand.
+  bool as_is = false;
 };
 
 /// A loaded Hugging Face folder or ONNX file: immutable, cheap to copy, usable from many threads.
@@ -60,8 +62,8 @@ class Model {
  public:
   /// Reads config.json, the weights and the tokenizer (when there is one). Throws not_found, corrupt, unsupported
   /// (family, activation ...); missing, unexpected and mis-shaped tensors are listed all at once.
-  /// Of an ONNX file (`.onnx`): raises it to octet's operations; what cannot be is explained (unsupported), operators
-  /// that octet lacks all at once.
+  /// Of an ONNX file (`.onnx`): raises it to octet's operations. One that cannot be raised runs node by node (`as_is`);
+  /// operators that octet lacks are listed all at once (unsupported).
   static Model load(const std::filesystem::path& folder, const LoadOptions& options = {});
 
   const ModelInfo& info() const noexcept;
@@ -70,6 +72,9 @@ class Model {
   const Tokenizer& tokenizer() const;
   /// What was understood of an ONNX file in a way that a reader should know; empty for folders.
   const std::vector<std::string>& notes() const noexcept;
+  /// An ONNX file whose nodes run one by one in float, because it could not be raised (`notes` say why) or was asked
+  /// for so: it can be compiled (fp32, CPU), run, evaluated, timed and explained, not calibrated or quantized.
+  bool as_is() const noexcept;
   /// The graph in its text form.
   std::string graph_text() const;
 

@@ -14,6 +14,7 @@ Calibration calibrate(const Model& model, std::span<const Encoding> rows, const 
   const Model::State& state = model.state();
   std::vector<CalibrationRow> views;
   for (const Encoding& row : rows) views.push_back({row.ids, row.type_ids});
+  require_raised(state, "calibrate");
   return calibrate_graph(state.graph, views, options, state.info.hash, state.pad_id, progress);
 }
 

@@ -13,6 +13,9 @@
 namespace octet {
 
 std::vector<DiffRow> diff(const Plan& a, const Plan& b, const Batch& batch, const DiffOptions& options) {
+  if (a.state()->as_is || b.state()->as_is)
+    fail(ErrorCode::unsupported, {.what = "cannot compare a file that runs node by node, value by value",
+                                  .hint = "`octet eval` compares answers"});
   auto pool = std::make_shared<ThreadPool>(options.threads);
   auto executor = [&](const Plan& plan) {
     const Target& target = plan.state()->target;

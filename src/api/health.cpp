@@ -93,6 +93,8 @@ HealthReport tensor_health(const Plan& reference, const Plan& plan, std::span<co
     fail(ErrorCode::invalid_argument, {.what = "cannot look at the ranges of this plan",
                                        .expected = "expected an INT8 plan for a CPU",
                                        .hint = "compile with --precision int8"});
+  if (plan.state()->as_is)
+    fail(ErrorCode::unsupported, {.what = "cannot look into the values of a file that runs node by node"});
   const Program& program = *plan.state()->program;
   Counter counter(program);
   Executor executor(plan.state()->prepared(), std::make_shared<ThreadPool>(threads));
@@ -150,7 +152,7 @@ ClipMonitor::~ClipMonitor() = default;
 Output ClipMonitor::run(const Batch& batch) {
   State& s = *state_;
   if (s.batches++ % s.options.every == 0) {
-    Executor& executor = s.session.state().executor;
+    Executor& executor = *s.session.state().executor;
     executor.bind({.ids = batch.ids, .offsets = batch.offsets, .type_ids = batch.type_ids});
     executor.run([&](size_t step, const TapView& view) { s.counter.see(step, view); });
     ++s.looked_at;

@@ -34,6 +34,7 @@ Calibration import_amax(const Model& model, const std::filesystem::path& checkpo
   state->options = {.placement = "qdqbert", .method = "max", .balance = 0, .float_embeddings = true};
   state->model_hash = model.info().hash;
   state->data_hash = hex(hash_text(checkpoint.filename().string()));
+  require_raised(model.state(), "import ranges for");
   Graph placed = model.state().graph;
   place_quantizers(placed, state->options);
   std::string missing, wrong;

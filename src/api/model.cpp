@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "api/as_is.h"
 #include "api/state.h"
 #include "core/error.h"
 #include "core/hash.h"
@@ -103,6 +104,15 @@ const Tokenizer& Model::tokenizer() const {
   return *state_->tokenizer;
 }
 const std::vector<std::string>& Model::notes() const noexcept { return state_->notes; }
+bool Model::as_is() const noexcept { return state_->as_is != nullptr; }
+void require_raised(const Model::State& state, const std::string& what) {
+  if (!state.as_is) return;
+  fail(ErrorCode::unsupported,
+       {.what = "cannot " + what + " " + state.info.source,
+        .expected = "it runs node by node: " +
+                    (state.as_is->why().empty() ? std::string("it was asked for as it stands") : state.as_is->why()),
+        .hint = "export the encoder with [batch, sequence] inputs of ids and mask, without tokenizer or control flow"});
+}
 std::string Model::graph_text() const { return print(state_->graph); }
 
 }  // namespace octet

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "api/as_is.h"
 #include "api/state.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -90,23 +91,57 @@ void read_metadata(const std::string& text, const std::string& where, Model::Sta
   state.pad_id = json_get<int64_t>(facts, "pad_id", where);
 }
 
+void attach_tokenizer(const std::vector<fs::path>& folders, bool required, Model::State& state) {
+  for (const fs::path& folder : folders) {
+    try {
+      state.tokenizer = Tokenizer::load(folder);
+      break;
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::not_found || required) throw;
+    }
+  }
+}
+
+std::shared_ptr<Model::State> load_as_is(std::shared_ptr<onnx::File> file, const std::string& why, const fs::path& path,
+                                         const std::vector<fs::path>& folders, bool tokenizer) {
+  if (std::string missing = onnx::missing_operators(*file); !missing.empty())
+    fail(ErrorCode::unsupported,
+         {.what = "cannot compile " + path.string(),
+          .expected = "octet lacks these operators:" + missing +
+                      (why.empty() ? "" : "\n  and it is no encoder that octet can follow: " + why),
+          .hint = "export the encoder alone, without tokenizer, generation or control flow, or with the exporter's or "
+                  "optimizer's fusions off"});
+  auto state = std::make_shared<Model::State>();
+  state->as_is = AsIs::open(std::move(file), why);
+  state->as_is->describe(&state->info);
+  state->info.source = path.string();
+  state->notes.push_back("it runs node by node in float on primitive kernels: " +
+                         (why.empty() ? std::string("asked for as it stands") : why));
+  if (!state->info.labels.empty())
+    for (const fs::path& folder : folders)
+      if (std::vector<std::string> labels = labels_beside(folder); labels.size() == state->info.labels.size()) {
+        state->info.labels = labels;
+        break;
+      }
+  attach_tokenizer(folders, tokenizer, *state);
+  return state;
+}
+
 }  // namespace
 
 std::shared_ptr<Model::State> load_onnx(const fs::path& path, const LoadOptions& options) {
   if (options.new_labels > 0)
     fail(ErrorCode::unsupported, {.what = "cannot give " + path.string() + " a fresh head",
                                   .hint = "pass the Hugging Face folder that it was exported from"});
-  onnx::File file = onnx::read_file(path);
+  auto held = std::make_shared<onnx::File>(onnx::read_file(path));
+  onnx::File& file = *held;
   onnx::decompose(file);
-  std::string missing = onnx::missing_operators(file);
-  onnx::RaiseResult result = onnx::raise(file);
-  if (!result.raised)
-    fail(ErrorCode::unsupported,
-         {.what = "cannot compile " + path.string(),
-          .expected = (missing.empty() ? "" : "octet lacks these operators:" + missing + "\n  ") +
-                      std::string("it is no encoder that octet can follow: ") + result.obstacle,
-          .hint = "export the encoder with [batch, sequence] inputs of ids and mask; `octet run FILE --data-set DIR` "
-                  "runs the file as it stands on the reference kernels"});
+  onnx::RaiseResult result;
+  if (!options.as_is) result = onnx::raise(file);
+  const fs::path own = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  std::vector<fs::path> folders{options.tokenizer};
+  if (options.tokenizer.empty()) folders = {own, own / ".."};
+  if (!result.raised) return load_as_is(held, result.obstacle, path, folders, !options.tokenizer.empty());
   auto state = std::make_shared<Model::State>();
   state->graph = std::move(result.raised->graph);
   verify(state->graph);
@@ -114,9 +149,6 @@ std::shared_ptr<Model::State> load_onnx(const fs::path& path, const LoadOptions&
   state->info = describe_graph(state->graph, *result.raised);
   for (const Node& node : state->graph.nodes())
     if (node.op == Op::positions) state->pad_id = std::max<int64_t>(0, node.integer("padding_id", -1));
-  const fs::path own = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  std::vector<fs::path> folders{options.tokenizer};
-  if (options.tokenizer.empty()) folders = {own, own / ".."};
   if (auto found = file.metadata.find("octet.model"); found != file.metadata.end())
     read_metadata(found->second, path.string(), *state);
   else if (!state->info.labels.empty())
@@ -127,14 +159,7 @@ std::shared_ptr<Model::State> load_onnx(const fs::path& path, const LoadOptions&
       }
   state->info.source = path.string();
   fingerprint(state->graph, state->info);
-  for (const fs::path& folder : folders) {
-    try {
-      state->tokenizer = Tokenizer::load(folder);
-      break;
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::not_found || !options.tokenizer.empty()) throw;
-    }
-  }
+  attach_tokenizer(folders, !options.tokenizer.empty(), *state);
   return state;
 }
 
@@ -172,6 +197,7 @@ std::vector<OnnxCheck> check_onnx(const fs::path& path, const fs::path& data_set
 
 void export_onnx(const Model& model, const std::filesystem::path& path, const ExportOptions& options) {
   const Model::State& source = model.state();
+  require_raised(source, "export");
   Graph graph = source.graph;
   if (options.calibration) {
     if (options.half)

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "api/as_is.h"
 #include "api/state.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -85,6 +86,18 @@ Plan compile(const Model& model, const CompileOptions& options) {
       (options.precision == Precision::fp16 || options.precision == Precision::bf16))
     fail(ErrorCode::unsupported, {.what = "cannot compile " + std::string(name(options.precision)) + " for a CPU",
                                   .expected = "CPU plans are int8 or fp32"});
+  if (source.as_is) {
+    if (options.precision != Precision::fp32 || options.simulate || state->target.device != DeviceKind::cpu)
+      require_raised(source, "compile to anything but fp32 on a CPU");
+    state->as_is = source.as_is;
+    state->program = std::make_shared<Program>();
+    state->provenance = {{"octet", OCTET_VERSION},
+                         {"model_hash", source.info.hash},
+                         {"source", source.info.source},
+                         {"target", name(state->target)},
+                         {"ranges", "the file's own, node by node"}};
+    return Plan(std::move(state));
+  }
   Graph graph = source.graph;
   auto& facts = state->provenance;
   facts["octet"] = OCTET_VERSION;
@@ -174,15 +187,18 @@ ModelInfo info_from_json(const json& in, const std::string& where) {
 
 void Plan::save(const std::filesystem::path& path) const {
   const State& state = *state_;
-  json header{{"format", kFormat},
-              {"model", to_json(state.info)},
-              {"precision", name(state.precision)},
-              {"simulate", state.simulate},
-              {"target", name(state.target)},
-              {"provenance", state.provenance},
-              {"program", octet::to_json(*state.program)}};
+  json header{{"format", kFormat},          {"model", to_json(state.info)}, {"precision", name(state.precision)},
+              {"simulate", state.simulate}, {"target", name(state.target)}, {"provenance", state.provenance}};
+  if (state.as_is) header["as_is"] = state.as_is->why();
+  else header["program"] = octet::to_json(*state.program);
   std::map<std::string, std::string> metadata{{"octet.plan", header.dump()}};
   std::vector<std::pair<std::string, Tensor>> tensors(state.program->weights.begin(), state.program->weights.end());
+  if (state.as_is) {
+    std::string graph = state.as_is->bytes();
+    std::byte* to = nullptr;
+    tensors.emplace_back("onnx", Tensor::allocate(DType::u8, {static_cast<int64_t>(graph.size())}, &to));
+    std::memcpy(to, graph.data(), graph.size());
+  }
   if (state.tokenizer) {
     Tokenizer::Packed packed = state.tokenizer->pack();
     metadata["octet.tokenizer"] = packed.json;
@@ -254,9 +270,18 @@ Plan Plan::load(const std::filesystem::path& path) {
     packed = {vocabulary.data(), static_cast<size_t>(vocabulary.bytes())};
     file.tensors.erase(tensor);
   }
-  state->program = std::make_shared<Program>(
-      program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
-  check_output(*state, where);
+  if (header.contains("as_is")) {
+    auto held = file.tensors.find("onnx");
+    if (held == file.tensors.end())
+      fail(ErrorCode::corrupt,
+           {.what = "the plan is damaged", .expected = "it holds no ONNX graph", .where = "in " + where});
+    state->as_is = AsIs::from_bytes(held->second, json_get<std::string>(header, "as_is", where), where);
+    state->program = std::make_shared<Program>();
+  } else {
+    state->program = std::make_shared<Program>(
+        program_from_json(json_get<json>(header, "program", where), std::move(file.tensors), where));
+    check_output(*state, where);
+  }
   if (auto tokenizer = file.metadata.find("octet.tokenizer"); tokenizer != file.metadata.end())
     state->tokenizer = Tokenizer::from_packed(tokenizer->second, packed, where);
   return Plan(std::move(state));
@@ -272,6 +297,7 @@ const Tokenizer& Plan::tokenizer() const {
   return *state_->tokenizer;
 }
 int64_t Plan::weight_bytes() const noexcept {
+  if (state_->as_is) return state_->as_is->weight_bytes();
   int64_t bytes = 0;
   for (const auto& [name, tensor] : state_->program->weights) bytes += tensor.bytes();
   return bytes;
@@ -337,6 +363,16 @@ Explanation Plan::explain(const ExplainOptions& options) const {
     fail(ErrorCode::invalid_argument,
          {.what = "cannot explain a shape of " + std::to_string(out.batch) + "x" + std::to_string(out.length)});
 
+  if (state.as_is) {
+    out.ops = state.as_is->explain(out.batch, out.length, options.repeats);
+    double work = 0, integers = 0;
+    for (const ExplainedOp& op : out.ops) {
+      out.ms += op.ms, work += op.macs;
+      if (op.precision == "int8") integers += op.macs;
+    }
+    out.int8_work_fraction = work > 0 ? integers / work : 0;
+    return out;
+  }
   std::vector<double> times(program.steps.size());
   bool runnable = state.target.device == DeviceKind::cpu || kernels::device::find_device().present;
   if (options.repeats > 0 && runnable) {

@@ -262,6 +262,7 @@ Calibration balance_edges(const Model& model, const Calibration& calibration, st
   std::vector<CalibrationRow> views;
   for (const Encoding& row : rows) views.push_back({row.ids, row.type_ids});
   std::vector<BalancedEdge> edges;
+  require_raised(model.state(), "balance");
   Calibration made = balance_graph(model.state().graph, calibration, views, &edges, threads, progress);
   if (result != nullptr) {
     for (const BalancedEdge& edge : edges) result->edges.push_back({edge.node, edge.before, edge.after, edge.strength});

@@ -2,7 +2,9 @@
 #include <octet/session.h>
 #include <algorithm>
 
+#include "api/as_is.h"
 #include "api/state.h"
+#include "core/error.h"
 
 namespace octet {
 
@@ -28,7 +30,9 @@ std::unique_ptr<Session::State> make_state(const Plan& plan, const SessionOption
   // On a GPU the pool only serves the host's side, which has no loops.
   int threads = plan.state()->target.device == DeviceKind::cuda ? 1 : options.threads;
   auto pool = std::make_shared<ThreadPool>(threads);
-  return std::make_unique<Session::State>(Session::State{plan, pool, Executor(plan.state()->prepared(), pool)});
+  if (plan.state()->as_is) return std::make_unique<Session::State>(Session::State{plan, pool, nullptr, {}});
+  return std::make_unique<Session::State>(
+      Session::State{plan, pool, std::make_unique<Executor>(plan.state()->prepared(), pool), {}});
 }
 
 }  // namespace
@@ -39,7 +43,13 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
 Output Session::run(const Batch& batch) {
-  Executor& executor = state_->executor;
+  if (const AsIs* file = state_->plan.state()->as_is.get()) {
+    file->run(batch, *state_->pool, &state_->values);
+    return {.rows = static_cast<int64_t>(state_->values.size()) / file->width(),
+            .width = file->width(),
+            .values = state_->values};
+  }
+  Executor& executor = *state_->executor;
   executor.bind({.ids = batch.ids, .offsets = batch.offsets, .type_ids = batch.type_ids});
   executor.run();
   const Program& program = executor.program();
@@ -52,17 +62,22 @@ Output Session::run(const Batch& batch) {
 }
 
 void Session::enqueue(const DeviceBatch& batch, float* output, void* stream) {
-  state_->executor.enqueue({.ids = batch.ids,
-                            .offsets = batch.offsets,
-                            .type_ids = batch.type_ids,
-                            .rows = batch.rows,
-                            .tokens = batch.tokens,
-                            .max_length = batch.max_length},
-                           output, stream);
+  if (!state_->executor)
+    fail(ErrorCode::unsupported, {.what = "cannot enqueue a file that runs node by node", .hint = "use run"});
+  state_->executor->enqueue({.ids = batch.ids,
+                             .offsets = batch.offsets,
+                             .type_ids = batch.type_ids,
+                             .rows = batch.rows,
+                             .tokens = batch.tokens,
+                             .max_length = batch.max_length},
+                            output, stream);
 }
-void Session::wait(void* stream) { state_->executor.wait(stream); }
+void Session::wait(void* stream) {
+  if (state_->executor) state_->executor->wait(stream);
+}
 int64_t Session::width() const noexcept {
-  const Program& program = state_->executor.program();
+  if (const AsIs* file = state_->plan.state()->as_is.get()) return file->width();
+  const Program& program = state_->executor->program();
   return program.buffers[static_cast<size_t>(program.outputs.front().second)].width;
 }
 

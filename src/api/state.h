@@ -17,8 +17,11 @@
 
 namespace octet {
 
+class AsIs;
+
 struct Model::State {
   Graph graph;
+  std::shared_ptr<const AsIs> as_is;  ///< an ONNX file that runs node by node; graph is empty then
   ModelInfo info;
   int64_t pad_id = 0;
   std::optional<Tokenizer> tokenizer;
@@ -27,11 +30,14 @@ struct Model::State {
 
 /// Fills hash, parameters and quantizers of a graph's facts.
 void fingerprint(const Graph& graph, ModelInfo& info);
+/// Throws unsupported when the model runs node by node, which `what` cannot be done with.
+void require_raised(const Model::State& state, const std::string& what);
 /// Reads an .onnx file.
 std::shared_ptr<Model::State> load_onnx(const std::filesystem::path& path, const LoadOptions& options);
 
 struct Plan::State {
   std::shared_ptr<const Program> program;
+  std::shared_ptr<const AsIs> as_is;  ///< instead of a program's steps
   /// Kernels bound and weights packed for `target`, once for all sessions (made by the first).
   std::shared_ptr<const Prepared> prepared() const;
   ModelInfo info;
@@ -49,7 +55,8 @@ struct Plan::State {
 struct Session::State {
   Plan plan;
   std::shared_ptr<ThreadPool> pool;
-  Executor executor;
+  std::unique_ptr<Executor> executor;  ///< none for a file that runs node by node
+  std::vector<float> values;           ///< of such a file
 };
 
 }  // namespace octet

@@ -399,6 +399,7 @@ std::vector<int64_t> spread_rows(int64_t rows, int64_t limit) {
 }
 
 Graph quantized_graph(const Model& model, const Calibration& calibration) {
+  require_raised(model.state(), "sweep");
   Graph graph = model.state().graph;
   quantize_graph(graph, {.calibration = &calibration, .model_hash = model.info().hash});
   return graph;

@@ -23,8 +23,8 @@ struct Options {
 void compile_verb(Options options, const Console& console) {
   check_output(options.output);
   auto begin = std::chrono::steady_clock::now();
-  Model model = load_model(options.source.path, options.source.tokenizer);
-  if (options.source.precision.empty()) options.source.precision = "int8";
+  Model model = load_model(options.source.path, options.source.tokenizer, options.source.as_is);
+  if (options.source.precision.empty()) options.source.precision = model.as_is() ? "fp32" : "int8";
   for (const std::string& note : model.notes()) console.note(note);
   Plan plan = compile_model(model, options.source, console);
   plan.save(options.output);
@@ -83,6 +83,7 @@ void add_compile(CLI::App& app, Console& console) {
                    "Calibration file; without one INT8 finds its ranges at run time; 'none' ignores the folder's own");
   verb->add_option("--method", source.method, "Choose ranges again: max, percentile:P, entropy, mse or auto");
   verb->add_option("--device", source.device, "cpu, cuda or a target by name (default: cpu)");
+  verb->add_flag("--as-is", source.as_is, "Keep an .onnx file's nodes as they stand, in float");
   verb->add_flag("--float-embeddings", source.float_embeddings, "Keep embedding tables in float");
   verb->add_option("--max-length", source.max_length, "Most tokens of a text (default: the model's)")
       ->check(CLI::NonNegativeNumber);

@@ -33,6 +33,7 @@ void add_compile_options(CLI::App* verb, ModelSource* source) {
   verb->add_option("--backend", source->backend,
                    "engine, or simulate: the fake-quant graph on float kernels; eval: or torch (default: engine)");
   verb->add_option("--tokenizer", source->tokenizer, "Folder with the tokenizer of an .onnx file");
+  verb->add_flag("--as-is", source->as_is, "Run an .onnx file node by node in float, as it stands");
   verb->add_flag("--float-embeddings", source->float_embeddings, "Keep embedding tables in float");
 }
 
@@ -48,9 +49,9 @@ PathKind kind_of(const std::string& path) {
   return extension == ".safetensors" ? PathKind::calibration : PathKind::plan;
 }
 
-Model load_model(const std::string& path, const std::string& tokenizer) {
+Model load_model(const std::string& path, const std::string& tokenizer, bool as_is) {
   switch (kind_of(path)) {
-    case PathKind::folder: return Model::load(path, {.tokenizer = tokenizer});
+    case PathKind::folder: return Model::load(path, {.tokenizer = tokenizer, .as_is = as_is});
     case PathKind::plan:
       refuse(ErrorCode::invalid_argument,
              {.what = fmt::format("cannot use {} here", path),
@@ -117,7 +118,12 @@ Plan compile_model(const Model& model, const ModelSource& source, const Console&
 
 Plan load_plan(const ModelSource& source, const Console& console) {
   PathKind kind = kind_of(source.path);
-  if (kind != PathKind::plan) return compile_model(load_model(source.path, source.tokenizer), source, console);
+  if (kind != PathKind::plan) {
+    Model model = load_model(source.path, source.tokenizer, source.as_is);
+    if (model.as_is() && !source.as_is)
+      for (const std::string& note : model.notes()) console.note(note);
+    return compile_model(model, source, console);
+  }
   if (!source.precision.empty() || !source.calibration.empty() || !source.method.empty() || source.float_embeddings)
     refuse(ErrorCode::invalid_argument,
            {.what = fmt::format("{} is compiled already", source.path),

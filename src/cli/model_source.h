@@ -21,6 +21,7 @@ struct ModelSource {
   std::string backend = "engine";  ///< or "simulate"
   std::string tokenizer;           ///< folder with the tokenizer of an .onnx file
   bool float_embeddings = false;
+  bool as_is = false;  ///< an .onnx file node by node
   int64_t max_length = 0;
   int64_t max_tokens = 0;
 };
@@ -32,7 +33,7 @@ void add_compile_options(CLI::App* verb, ModelSource* source);
 std::string calibration_of(const ModelSource& source, const Console& console);
 
 /// A Hugging Face folder. Explains what other kinds of path are.
-Model load_model(const std::string& path, const std::string& tokenizer = "");
+Model load_model(const std::string& path, const std::string& tokenizer = "", bool as_is = false);
 /// Loads a .octet file or compiles a folder. Notes what it decided by itself.
 Plan load_plan(const ModelSource& source, const Console& console);
 Plan compile_model(const Model& model, const ModelSource& source, const Console& console);

@@ -2,6 +2,7 @@
 #include "onnx/dense.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "core/error.h"
 
@@ -60,7 +61,7 @@ Dense::Dense(std::shared_ptr<const File> file) : file_(std::move(file)) {
     if (!t.data.empty()) constants_[t.name] = Array::from(t);
 }
 
-std::vector<Array> Dense::run(const std::map<std::string, Array>& inputs) const {
+std::vector<Array> Dense::run(const std::map<std::string, Array>& inputs, const Observer& observer) const {
   Scope scope = constants_;
   for (const ValueInfo& input : file_->graph.inputs) {
     auto found = inputs.find(input.name);
@@ -76,7 +77,7 @@ std::vector<Array> Dense::run(const std::map<std::string, Array>& inputs) const 
     value.type = input.type;
     scope[input.name] = value;
   }
-  run_nodes(file_->graph, scope, 0);
+  run_nodes(file_->graph, scope, 0, observer);
   std::vector<Array> out;
   for (const ValueInfo& output : file_->graph.outputs) {
     auto found = scope.find(output.name);
@@ -86,7 +87,7 @@ std::vector<Array> Dense::run(const std::map<std::string, Array>& inputs) const 
   return out;
 }
 
-void Dense::run_nodes(const Graph& graph, Scope& scope, int depth) const {
+void Dense::run_nodes(const Graph& graph, Scope& scope, int depth, const Observer& observer) const {
   if (depth > kMaxDepth) fail(ErrorCode::corrupt, {.what = "graphs are nested too deeply"});
   std::map<std::string, size_t> last;
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
@@ -112,10 +113,14 @@ void Dense::run_nodes(const Graph& graph, Scope& scope, int depth) const {
         fail(ErrorCode::corrupt, {.what = "cannot compute " + node.label(), .expected = "it lacks a branch"});
       Scope inner = scope;
       for (const TensorData& t : branch->graph->initializers) inner[t.name] = Array::from(t);
-      run_nodes(*branch->graph, inner, depth + 1);
+      run_nodes(*branch->graph, inner, depth + 1, observer);
       for (const ValueInfo& output : branch->graph->outputs) outputs.push_back(inner[output.name]);
     } else {
+      auto begin = std::chrono::steady_clock::now();
       outputs = evaluate(node, inputs, file_->opset());
+      if (observer)
+        observer(node, inputs, outputs,
+                 std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
     }
     for (size_t i = 0; i < node.outputs.size() && i < outputs.size(); ++i)
       if (!node.outputs[i].empty()) scope[node.outputs[i]] = std::move(outputs[i]);

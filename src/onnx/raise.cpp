@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "core/error.h"
 #include "onnx/raiser.h"
@@ -75,6 +76,8 @@ RaiseResult raise(const File& file) {
     } catch (const ShorterLength& shorter) {
       if (shorter.length < 1 || shorter.length >= length) return {std::nullopt, "its tables hold no row"};
       length = shorter.length;
+    } catch (const std::out_of_range&) {
+      return {std::nullopt, "a number of it names an axis or an element that is not there"};
     } catch (const Error& error) {
       if (error.code() == ErrorCode::internal) throw;
       std::string text = error.what();

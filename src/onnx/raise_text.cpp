@@ -273,6 +273,10 @@ Value Raiser::transpose_view(const Value& x, const std::vector<int64_t>& given) 
   if (perm.empty())
     for (size_t d = x.axes.size(); d-- > 0;) perm.push_back(static_cast<int64_t>(d));
   if (perm.size() != x.axes.size()) refuse("a permutation of other axes");
+  std::set<int64_t> places(perm.begin(), perm.end());
+  if (!perm.empty() && (places.size() != perm.size() || *places.begin() != 0 ||
+                        *places.rbegin() != static_cast<int64_t>(perm.size()) - 1))
+    refuse("its permutation names an axis twice or one that is not there");
   Value y = x;
   for (size_t d = 0; d < perm.size(); ++d) y.axes[d] = x.axes.at(static_cast<size_t>(perm[d]));
   return y;

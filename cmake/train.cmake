@@ -38,6 +38,7 @@ target_link_libraries(octet_torch INTERFACE ${torch_folder}/lib/libtorch_cpu.so 
 target_link_options(octet_torch INTERFACE "-Wl,-rpath-link,${torch_folder}/../nvidia/cu13/lib" "-Wl,--allow-shlib-undefined")
 add_library(octet_train_objects OBJECT ${train_sources})
 target_include_directories(octet_train_objects PRIVATE src)
+target_include_directories(octet_train_objects SYSTEM PRIVATE src/train/declared)  # gloo, which torch's package has no headers of
 target_link_libraries(octet_train_objects PUBLIC octet::octet PRIVATE octet_torch nlohmann_json::nlohmann_json)
 target_compile_options(octet_train_objects PRIVATE -Wall -Wextra -Wno-missing-field-initializers -ffp-contract=off)
 set_source_files_properties(src/train/fake_quant.cpp PROPERTIES COMPILE_OPTIONS "-O3")

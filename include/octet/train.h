@@ -44,6 +44,9 @@ struct TrainOptions {
   bool fused_attention = true;   ///< torch's fused attention where no quantizer needs the probabilities (GPU, 16 bits)
   bool restore_best = true;      ///< the result is the best evaluated state, else the last
   bool resume = false;           ///< go on from the checkpoint in the output folder, if there is one
+  int processes = 1;             ///< that train together, on all hosts; a step has as many batches from each
+  int process = 0;               ///< this one's number; process 0 writes the output
+  std::string meeting;           ///< "address:port" where process 0 awaits the others
   int64_t new_labels = 0;        ///< a fresh classification head of that many labels
   std::vector<std::string> labels;  ///< their names; empty: from the training data
 };
@@ -89,6 +92,7 @@ struct TrainResult {
   int64_t resumed_from = 0;  ///< step of the checkpoint
   int64_t truncated = 0;
   std::string device;
+  std::string transport;     ///< between processes: "NCCL" or "gloo"; empty: one process
   std::map<std::string, double> metrics;
   std::vector<double> losses;  ///< of every step of this run
 };

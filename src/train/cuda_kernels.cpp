@@ -6,7 +6,8 @@
 
 #include <dlfcn.h>
 
-#include <map>
+#include <array>
+#include <atomic>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -158,11 +159,15 @@ void* load(Type in, Type out, int vector, bool backward) {
 
 void run(const FakeQuantArgs& args, bool backward) {
   const Driver& l = driver();
-  void* context = nullptr;
-  check(l.current(&context), "cuCtxGetCurrent");
-  if (context == nullptr) {  // a thread of autograd that has not touched the GPU yet
-    check(l.retain(&context, 0), "cuDevicePrimaryCtxRetain");
-    check(l.set_current(context), "cuCtxSetCurrent");
+  static thread_local bool ready = false;  // a thread of autograd may not have touched the GPU yet
+  if (!ready) {
+    void* context = nullptr;
+    check(l.current(&context), "cuCtxGetCurrent");
+    if (context == nullptr) {
+      check(l.retain(&context, 0), "cuDevicePrimaryCtxRetain");
+      check(l.set_current(context), "cuCtxSetCurrent");
+    }
+    ready = true;
   }
   const int64_t total = args.rows * args.columns;
   if (total == 0) return;
@@ -171,13 +176,15 @@ void run(const FakeQuantArgs& args, bool backward) {
     wide = wide && reinterpret_cast<uintptr_t>(pointer) % 32 == 0;
   const int vector = wide ? 8 : 1;
   static std::mutex mutex;
-  static std::map<std::tuple<void*, int, int, int, bool>, void*> kernels;
-  void* function = nullptr;
-  {
+  static std::array<std::atomic<void*>, 36> kernels{};
+  std::atomic<void*>& slot = kernels[static_cast<size_t>(
+      ((static_cast<int>(args.x_type) * 3 + static_cast<int>(args.y_type)) * 2 + wide) * 2 + backward)];
+  void* function = slot.load(std::memory_order_acquire);
+  if (function == nullptr) {
     std::lock_guard lock(mutex);
-    void*& slot = kernels[{context, static_cast<int>(args.x_type), static_cast<int>(args.y_type), vector, backward}];
-    if (slot == nullptr) slot = load(args.x_type, args.y_type, vector, backward);
-    function = slot;
+    function = slot.load(std::memory_order_acquire);
+    if (function == nullptr)
+      slot.store(function = load(args.x_type, args.y_type, vector, backward), std::memory_order_release);
   }
   long long rows = args.rows, columns = args.columns;
   int row_step = static_cast<int>(args.row_step), column_step = static_cast<int>(args.column_step);

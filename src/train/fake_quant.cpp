@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
 
 #include "core/error.h"
 #include "train/cuda_kernels.h"
@@ -11,9 +13,6 @@
 namespace octet::train {
 
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::tensor_list;
 
 cuda::Type cuda_type(at::ScalarType type) {
   switch (type) {
@@ -107,9 +106,9 @@ void with_type(at::ScalarType type, F f) {
 /// The bound of the clipped range in steps; the reference's gradient passes for |x| <= amax = hi * scale.
 double low_bound(const FakeQuant& quant) { return quant.lo < 0 ? -static_cast<double>(quant.hi) : 0.0; }
 
-at::Tensor quantized(const at::Tensor& x, const FakeQuant& quant, at::ScalarType out_type) {
+void quantize_into(const at::Tensor& x, const FakeQuant& quant, const at::Tensor& y) {
   const Layout layout = layout_of(x, quant);
-  at::Tensor y = at::empty(x.sizes(), x.options().dtype(out_type));
+  const at::ScalarType out_type = y.scalar_type();
   if (x.is_cuda() && x.scalar_type() != at::kDouble && out_type != at::kDouble) {
     cuda::fake_quant_forward({.x = x.const_data_ptr(),
                               .x_type = cuda_type(x.scalar_type()),
@@ -123,7 +122,7 @@ at::Tensor quantized(const at::Tensor& x, const FakeQuant& quant, at::ScalarType
                               .column_step = layout.column_step,
                               .lo = static_cast<float>(quant.lo),
                               .hi = static_cast<float>(quant.hi)});
-    return y;
+    return;
   }
   OCTET_CHECK(!x.is_cuda(), "f64 is trained on a CPU");
   with_type(x.scalar_type(), [&](auto in) {
@@ -138,12 +137,11 @@ at::Tensor quantized(const at::Tensor& x, const FakeQuant& quant, at::ScalarType
                                layout, static_cast<W>(quant.lo), static_cast<W>(quant.hi));
     });
   });
-  return y;
 }
 
-at::Tensor clipped_gradient(const at::Tensor& x, const at::Tensor& dy, const FakeQuant& quant) {
+/// dx may be dy.
+void clip_into(const at::Tensor& x, const at::Tensor& dy, const FakeQuant& quant, const at::Tensor& dx) {
   const Layout layout = layout_of(x, quant);
-  at::Tensor dx = at::empty(dy.sizes(), dy.options());
   if (x.is_cuda()) {
     cuda::fake_quant_backward({.x = x.const_data_ptr(),
                                .x_type = cuda_type(x.scalar_type()),
@@ -158,7 +156,7 @@ at::Tensor clipped_gradient(const at::Tensor& x, const at::Tensor& dy, const Fak
                                .column_step = layout.column_step,
                                .lo = static_cast<float>(low_bound(quant)),
                                .hi = static_cast<float>(quant.hi)});
-    return dx;
+    return;
   }
   with_type(x.scalar_type(), [&](auto in) {
     with_type(dy.scalar_type(), [&](auto out) {
@@ -173,7 +171,6 @@ at::Tensor clipped_gradient(const at::Tensor& x, const at::Tensor& dy, const Fak
                                 static_cast<W>(quant.hi));
     });
   });
-  return dx;
 }
 
 /// d range / d scale: what lies above the range pulls its bound up by dy, what lies below pulls it down.
@@ -189,37 +186,51 @@ at::Tensor scale_gradient(const at::Tensor& x, const at::Tensor& dy, const FakeQ
   return each.sum(quant.axis == 0 ? 1 : 0);
 }
 
-struct Function : torch::autograd::Function<Function> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& target, const at::Tensor& scale,
-                            const at::Tensor& values, const FakeQuant& quant) {
-    at::Tensor x = values.contiguous();
-    context->save_for_backward({x, scale.detach(), quant.column.defined() ? quant.column : at::Tensor()});
-    context->saved_data["axis"] = quant.axis;
-    context->saved_data["lo"] = quant.lo;
-    context->saved_data["hi"] = quant.hi;
-    context->saved_data["learn"] = quant.learn;
-    FakeQuant plain = quant;
-    plain.scale = scale.detach();
-    return quantized(x, plain, target.scalar_type());
-  }
+/// A node of its own instead of autograd::Function: that one's maps of boxed values cost more than the kernel's launch.
+struct Backward : torch::autograd::Node {
+  at::Tensor x;
+  FakeQuant quant;
 
-  static tensor_list backward(AutogradContext* context, tensor_list gradients) {
-    auto saved = context->get_saved_variables();
-    FakeQuant quant{.scale = saved[1],
-                    .column = saved[2],
-                    .axis = context->saved_data["axis"].toInt(),
-                    .lo = context->saved_data["lo"].toInt(),
-                    .hi = context->saved_data["hi"].toInt()};
-    at::Tensor dy = gradients[0].contiguous(), dscale;
-    if (context->saved_data["learn"].toBool()) dscale = scale_gradient(saved[0], dy, quant);
-    return {clipped_gradient(saved[0], dy, quant), dscale, at::Tensor(), at::Tensor()};
+  std::string name() const override { return "OctetFakeQuantBackward"; }
+  void release_variables() override { x.reset(); }
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
+    OCTET_CHECK(x.defined(), "one backward pass a step");
+    c10::AutoGradMode off(false);
+    at::Tensor dy = gradients[0].contiguous(), dx = at::empty(dy.sizes(), dy.options()), dscale;
+    if (quant.learn) dscale = scale_gradient(x, dy, quant);
+    clip_into(x, dy, quant, dx);
+    return {dx, dscale};
   }
 };
 
 }  // namespace
 
 at::Tensor fake_quant(const at::Tensor& target, const at::Tensor& values, const FakeQuant& quant) {
-  return Function::apply(target, quant.scale, values.detach(), quant);
+  FakeQuant plain = quant;
+  at::Tensor x = values, y;
+  {
+    c10::AutoGradMode off(false);
+    if (quant.learn) plain.scale = quant.scale.detach();
+    if (!x.is_contiguous()) x = x.contiguous();
+    y = at::empty(x.sizes(), x.options().dtype(target.scalar_type()));
+    quantize_into(x, plain, y);
+  }
+  if (c10::GradMode::is_enabled() && torch::autograd::compute_requires_grad(target, quant.scale)) {
+    std::shared_ptr<Backward> node(new Backward(), torch::autograd::deleteNode);
+    node->set_next_edges(torch::autograd::collect_next_edges(target, quant.scale));
+    node->x = std::move(x);
+    node->quant = std::move(plain);
+    torch::autograd::set_history(y, node);
+  }
+  return y;
+}
+
+void fake_quantize(const at::Tensor& values, const FakeQuant& quant, const at::Tensor& out) {
+  quantize_into(values, quant, out);
+}
+
+void clip_gradient(const at::Tensor& values, const FakeQuant& quant, const at::Tensor& gradient) {
+  clip_into(values, gradient, quant, gradient);
 }
 
 }  // namespace octet::train

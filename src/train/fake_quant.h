@@ -21,4 +21,9 @@ struct FakeQuant {
 /// quantized. They are the same tensor but for weights with a 16-bit copy, which are quantized from their f32 master.
 at::Tensor fake_quant(const at::Tensor& target, const at::Tensor& values, const FakeQuant& quant);
 
+/// The two halves without autograd: out = what fake_quant makes of values; gradient = its gradient, in place. Both
+/// contiguous.
+void fake_quantize(const at::Tensor& values, const FakeQuant& quant, const at::Tensor& out);
+void clip_gradient(const at::Tensor& values, const FakeQuant& quant, const at::Tensor& gradient);
+
 }  // namespace octet::train

@@ -12,7 +12,6 @@
 #include "graph/passes.h"
 #include "graph/relative_bias.h"
 #include "quant/placement.h"
-#include "train/fake_quant.h"
 
 namespace octet::train {
 
@@ -48,6 +47,18 @@ Interpreter::Interpreter(Graph graph, const Options& options) : graph_(std::move
   refresh();
 }
 
+/// The quantizer that alone reads a parameter, unless it is a table's (embed() quantizes the rows) or dynamic.
+std::string Interpreter::only_quantizer(ValueId parameter) const {
+  std::vector<size_t> users = graph_.users(parameter);
+  if (users.size() != 1) return "";
+  const Node& node = graph_.node(users[0]);
+  if (node.op != Op::fake_quant || node.input(0) != parameter || !node.text("dynamic", "").empty()) return "";
+  users = graph_.users(node.output);
+  return std::any_of(users.begin(), users.end(), [&](size_t u) { return graph_.node(u).op == Op::embedding; })
+             ? ""
+             : node.name;
+}
+
 void Interpreter::load_parameters() {
   std::set<ValueId> ranges, plain;
   for (const Node& node : graph_.nodes()) {
@@ -62,10 +73,12 @@ void Interpreter::load_parameters() {
     t.master = to_torch(tensor).to(options_.device, options_.master);
     // The reference decides by name, too: a relative_attention_bias gets no decay.
     t.decay = !plain.contains(value) && name.find("bias") == std::string::npos;
-    const bool copy = options_.compute != options_.master;
-    t.leaf = copy ? t.master.to(options_.compute) : t.master;
+    const std::string quantizer = only_quantizer(value);
+    const bool copy = options_.compute != options_.master || !quantizer.empty();
+    t.leaf = copy ? t.master.to(options_.compute, false, /*copy=*/true) : t.master;
     t.leaf.requires_grad_(true);
-    if (copy) masters_.push_back(t.master), leaves_.push_back(t.leaf.detach());
+    if (!quantizer.empty()) weights_[trainables_.size()] = quantizer;
+    else if (copy) masters_.push_back(t.master), leaves_.push_back(t.leaf.detach());
     trainable_[name] = trainables_.size();
     trainables_.push_back(std::move(t));
   }
@@ -99,8 +112,8 @@ void Interpreter::load_quantizers() {
 void Interpreter::refresh() {
   c10::NoGradGuard no_grad;
   if (!masters_.empty()) at::_foreach_copy_(leaves_, masters_);
-  if (!options_.follow_weights) return;
   for (const Node& node : graph_.nodes()) {
+    if (!options_.follow_weights) break;
     if (node.op != Op::fake_quant) continue;
     Quantizer& q = quantizers_.at(node.name);
     if (!q.weight || !q.dynamic.empty()) continue;
@@ -109,6 +122,24 @@ void Interpreter::refresh() {
     at::Tensor amax = (q.axis == 0 ? w.amax({1}) : w.max()).to(at::kFloat);
     q.scale.copy_(at::where(amax <= 0x1p-24, at::zeros_like(amax), amax / static_cast<double>(q.bound)));
   }
+  for (const auto& [index, quantizer] : weights_)
+    fake_quantize(trainables_[index].master, settings(quantizers_.at(quantizer)), trainables_[index].leaf);
+}
+
+void Interpreter::clip_weight_gradients() {
+  c10::NoGradGuard no_grad;
+  for (const auto& [index, quantizer] : weights_) {
+    Trainable& t = trainables_[index];
+    if (!t.leaf.grad().defined()) continue;
+    if (!t.leaf.grad().is_contiguous()) t.leaf.mutable_grad() = t.leaf.grad().contiguous();
+    clip_gradient(t.master, settings(quantizers_.at(quantizer)), t.leaf.mutable_grad());
+  }
+}
+
+FakeQuant Interpreter::settings(const Quantizer& q) const {
+  FakeQuant quant{.scale = q.scale, .column = q.column, .axis = q.axis, .lo = q.lo, .hi = q.hi};
+  quant.learn = options_.learn_ranges && !q.weight;
+  return quant;
 }
 
 Tensor Interpreter::scale_of(const std::string& quantizer) const {
@@ -122,8 +153,7 @@ Tensor Interpreter::parameter(const std::string& name) const {
 
 at::Tensor Interpreter::quantize(const Quantizer& q, const at::Tensor& target, const at::Tensor& values,
                                  const Batch& batch) const {
-  FakeQuant quant{.scale = q.scale, .column = q.column, .axis = q.axis, .lo = q.lo, .hi = q.hi};
-  quant.learn = options_.learn_ranges && !q.weight;
+  FakeQuant quant = settings(q);
   if (q.dynamic.empty()) return fake_quant(target, values, quant);
   c10::NoGradGuard no_grad;
   auto scale_for = [&](const at::Tensor& amax) {
@@ -330,7 +360,9 @@ Slot Interpreter::compute(const Node& node, const Pass& pass, std::vector<Slot>&
     case Op::fake_quant: {
       const Quantizer& q = quantizers_.at(node.name);
       if (q.weight) {
-        const Trainable& t = trainables_[trainable_.at(graph_.value(node.input(0)).name)];
+        const size_t index = trainable_.at(graph_.value(node.input(0)).name);
+        const Trainable& t = trainables_[index];
+        if (weights_.contains(index)) return {.flat = t.leaf};
         std::vector<size_t> users = graph_.users(node.output);
         if (std::all_of(users.begin(), users.end(), [&](size_t u) { return graph_.node(u).op == Op::embedding; }))
           return {};  // embed() does it

@@ -13,6 +13,7 @@
 
 #include "graph/graph.h"
 #include "train/dropout.h"
+#include "train/fake_quant.h"
 
 namespace octet::train {
 
@@ -68,7 +69,7 @@ class Interpreter {
   struct Trainable {
     std::string name;
     at::Tensor master;   ///< what the optimizer changes
-    at::Tensor leaf;     ///< what has the gradient: the master, or its 16-bit copy
+    at::Tensor leaf;     ///< what has the gradient: the master, its 16-bit copy, or a quantized weight's values
     bool decay = false;  ///< weight decay: not for biases and LayerNorms
   };
   std::vector<Trainable>& trainables() noexcept { return trainables_; }
@@ -82,8 +83,11 @@ class Interpreter {
   /// Values by name: the graph's outputs (by output name), and `keep`.
   std::map<std::string, Slot> run(const Pass& pass);
 
-  /// After the masters changed: their 16-bit copies, and the weight ranges that follow them.
+  /// After the masters changed: their 16-bit copies, the weight ranges that follow them, and quantized weights, which
+  /// are made here once a step however often it passes through the graph.
   void refresh();
+  /// After a backward pass: gradients of quantized weights are 0 outside their ranges.
+  void clip_weight_gradients();
   /// The scale of a quantizer as the graph stores it (f32).
   Tensor scale_of(const std::string& quantizer) const;
   /// A parameter as f32.
@@ -96,6 +100,7 @@ class Interpreter {
     std::string dynamic;
     bool weight = false;
   };
+  FakeQuant settings(const Quantizer& quantizer) const;
   at::Tensor quantize(const Quantizer& quantizer, const at::Tensor& target, const at::Tensor& values,
                       const Batch& batch) const;
   Slot compute(const Node& node, const Pass& pass, std::vector<Slot>& values);
@@ -105,6 +110,7 @@ class Interpreter {
   at::Tensor pooled(Op op, const at::Tensor& x, const Batch& batch) const;
   bool fuses(const Node& scores) const;
   bool fused(ValueId value) const { return fused_.contains(value); }
+  std::string only_quantizer(ValueId parameter) const;
   void load_parameters();
   void load_quantizers();
 
@@ -114,7 +120,8 @@ class Interpreter {
   std::map<std::string, size_t> trainable_;      // by parameter name
   std::map<std::string, Quantizer> quantizers_;  // by node name
   std::vector<std::vector<ValueId>> last_use_;   // values that nothing after node i reads
-  std::vector<at::Tensor> masters_, leaves_;     // those that differ
+  std::vector<at::Tensor> masters_, leaves_;     // 16-bit copies
+  std::map<size_t, std::string> weights_;        // trainable that a quantizer alone reads -> the quantizer
   std::set<ValueId> fused_;                      // scores and probabilities that attention makes by itself
 };
 

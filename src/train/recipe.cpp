@@ -43,6 +43,7 @@ void check(const TrainOptions& o) {
   positive(o.epochs, "number of epochs");
   positive(static_cast<double>(o.batch), "batch");
   positive(static_cast<double>(o.accumulate), "accumulation");
+  positive(o.processes, "number of processes");
   positive(o.learning_rate, "learning rate");
   positive(static_cast<double>(o.log_every), "log interval");
   positive(o.epsilon, "epsilon");
@@ -252,6 +253,7 @@ std::map<std::string, std::string> settings_of(const TrainOptions& o, const Data
           {"max_steps", std::to_string(o.max_steps)},
           {"batch", std::to_string(o.batch)},
           {"accumulate", std::to_string(o.accumulate)},
+          {"processes", std::to_string(o.processes)},
           {"max_length", std::to_string(o.max_length)},
           {"learning_rate", number(o.learning_rate)},
           {"weight_decay", number(o.weight_decay)},
@@ -336,7 +338,8 @@ void save_calibration(const Setup& setup, const hf::LoadedModel& model, const Ca
 TrainResult train_folder(const fs::path& folder, const Dataset& train, const Dataset* dev, const fs::path& output,
                          const TrainOptions& options, const QatOptions* q, const TrainReport& report) {
   check(options);
-  prepare_output(folder, output, options);
+  const bool leads = options.process == 0;
+  if (leads) prepare_output(folder, output, options);
   hf::LoadedModel model = load(folder, &train, options);
   const ModelInfo info = info_of(model, folder);
   Setup setup;
@@ -391,6 +394,7 @@ TrainResult train_folder(const fs::path& folder, const Dataset& train, const Dat
   setup.log = output / "metrics.jsonl";
   Trained trained = run_training(setup, report);
   trained.result.truncated = rows.encoded.truncated;
+  if (!leads) return std::move(trained.result);
   hf::write_folder(folder, output, model, [&] {
     std::map<std::string, Tensor> parameters;
     for (const auto& [name, tensor] : trained.parameters)

@@ -3,25 +3,22 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Parallel.h>
-#include <c10/core/Allocator.h>
 #include <c10/core/GradMode.h>
-#include <c10/util/Exception.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/threads.h"
 #include "train/checkpoint.h"
+#include "train/device.h"
 #include "train/interpreter.h"
+#include "train/loss.h"
+#include "train/processes.h"
 
 namespace octet::train {
 
@@ -31,69 +28,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
-/// libtorch_cuda registers itself when it is loaded; the build links only what every machine has. It must be there
-/// before torch is asked about CUDA for the first time, since torch remembers the answer.
-std::string load_cuda() {
-  static const std::string problem = []() -> std::string {
-    void* library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
-    Dl_info info{};
-    if (library == nullptr && dladdr(reinterpret_cast<void*>(&at::set_num_threads), &info) != 0) {
-      fs::path path = fs::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
-      library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-    }
-    if (library == nullptr) {
-      const char* reason = dlerror();
-      return reason == nullptr ? "libtorch_cuda.so cannot be loaded" : reason;
-    }
-    if (!at::hasCUDA()) return "libtorch_cuda.so was loaded but offers no CUDA";
-    if (at::globalContext().getAcceleratorHooksInterface(at::kCUDA).deviceCount() == 0) return "PyTorch sees no GPU";
-    at::globalContext().lazyInitDevice(at::kCUDA);
-    return "";
-  }();
-  return problem;
-}
-
-at::Device open_device(const std::string& name, int threads) {
-  at::set_num_threads(threads > 0 ? threads : available_cpus());
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
-  at::globalContext().setDeterministicFillUninitializedMemory(false);
-  if (name == "cpu") return at::kCPU;
-  if (name != "cuda" && name != "auto")
-    fail(ErrorCode::invalid_argument, {.what = "unknown device " + name, .expected = "expected auto, cpu or cuda"});
-  c10::WarningUtils::set_warnAlways(false);
-  // A PyTorch whose CUDA libraries are not here cannot be loaded: that is a machine without a GPU.
-  const std::string problem = load_cuda();
-  if (problem.empty()) return at::Device(at::kCUDA, 0);
-  if (name == "auto") return at::kCPU;
-  fail(ErrorCode::device, {.what = "cannot train on a GPU",
-                           .expected = problem,
-                           .hint = "set OCTET_TORCH to the torch folder of a PyTorch with CUDA, or use --device cpu"});
-}
-
-at::ScalarType compute_type(const std::string& precision) {
-  if (precision == "fp32") return at::kFloat;
-  if (precision == "fp16") return at::kHalf;
-  if (precision == "bf16") return at::kBFloat16;
-  if (precision == "fp64") return at::kDouble;
-  fail(ErrorCode::invalid_argument,
-       {.what = "unknown precision " + precision, .expected = "expected fp32, fp16, bf16 or fp64"});
-}
-
-at::ScalarType master_type(const std::string& precision) { return precision == "fp64" ? at::kDouble : at::kFloat; }
-
-at::Tensor host_longs(const std::vector<int64_t>& values) {
-  at::Tensor made = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
-  if (!values.empty()) std::memcpy(made.mutable_data_ptr(), values.data(), values.size() * 8);
-  return made;
-}
-
-/// The graph's first output, flat: [rows or tokens, width].
-const at::Tensor& answer(const std::map<std::string, Slot>& outputs) {
-  for (const char* name : {"logits", "embedding", "last_hidden_state"})
-    if (auto found = outputs.find(name); found != outputs.end()) return found->second.flat;
-  OCTET_CHECK(false, "a known output");
-}
 
 std::string rows_text(const std::vector<int64_t>& rows) {
   std::string text;
@@ -126,6 +60,8 @@ class Trainer {
             !node.name.ends_with("attention.output.LayerNorm"))
           hidden_.insert(node.name);
     }
+    if (options_.processes > 1)
+      processes_ = Processes::join(options_.processes, options_.process, options_.meeting, device_);
     for (const Interpreter::Trainable& t : model_.trainables()) {
       first_.push_back(at::zeros_like(t.master));
       second_.push_back(at::zeros_like(t.master));
@@ -134,7 +70,8 @@ class Trainer {
     for (const Example& row : setup.train) lengths_.push_back(static_cast<int64_t>(row.ids.size()));
     const auto rows = static_cast<int64_t>(setup.train.size());
     const int64_t micro = (rows + options_.batch - 1) / options_.batch;
-    per_epoch_ = (micro + options_.accumulate - 1) / options_.accumulate;
+    per_step_ = options_.accumulate * options_.processes;
+    per_epoch_ = (micro + per_step_ - 1) / per_step_;
     steps_ = options_.max_steps > 0
                  ? options_.max_steps
                  : std::max<int64_t>(1, std::llround(options_.epochs * static_cast<double>(per_epoch_)));
@@ -144,20 +81,21 @@ class Trainer {
   }
 
   Trained run() {
-    at::manual_seed(options_.seed);
+    seed();
     result_.device = device_.is_cuda() ? "cuda" : "cpu";
-    resume();
-    trim_log();
+    if (processes_) result_.transport = processes_->transport();
+    if (leads()) resume();
+    if (processes_) share_state();
+    if (leads()) trim_log();
     int64_t epoch = -1;
     std::vector<std::vector<int64_t>> batches;
-    last_report_ = Clock::now();
     for (; step_ < steps_;) {
       if (int64_t now = step_ / per_epoch_; now != epoch) {
         epoch = now;
         batches = epoch_batches(lengths_, options_.batch, options_.seed, epoch, options_.group_by_length);
       }
-      auto begin = static_cast<size_t>((step_ % per_epoch_) * options_.accumulate);
-      auto end = std::min(batches.size(), begin + static_cast<size_t>(options_.accumulate));
+      auto begin = static_cast<size_t>((step_ % per_epoch_) * per_step_);
+      auto end = std::min(batches.size(), begin + static_cast<size_t>(per_step_));
       auto started = Clock::now();
       one_step({batches.begin() + static_cast<int64_t>(begin), batches.begin() + static_cast<int64_t>(end)});
       ++step_;
@@ -169,7 +107,10 @@ class Trainer {
       TrainStep line;
       if (evaluate) evaluation(&line);
       if (look) log(line);
-      if (checkpoint && !setup_.checkpoints.empty()) write_checkpoint();
+      if (checkpoint && !setup_.checkpoints.empty()) {
+        if (leads()) write_checkpoint();
+        if (processes_) seed();  // a resumed run draws the same from here on
+      }
     }
     return finish();
   }
@@ -179,6 +120,7 @@ class Trainer {
     std::iota(rows.begin(), rows.end(), 0);
     at::Tensor loss = loss_of(setup_.train, rows, true);
     loss.backward();
+    model_.clip_weight_gradients();
     Gradients result{.loss = loss.item<double>()};
     for (const Interpreter::Trainable& t : model_.trainables()) {
       if (!t.leaf.grad().defined()) continue;
@@ -189,43 +131,95 @@ class Trainer {
   }
 
  private:
-  void one_step(const std::vector<std::vector<int64_t>>& parts) {
+  /// Process 0 writes, reports and reads checkpoints.
+  bool leads() const { return options_.process == 0; }
+
+  /// Processes drop different values. A lone one goes on from the state of the generator, which its checkpoints hold.
+  void seed() {
+    const auto process = static_cast<uint64_t>(options_.process), step = static_cast<uint64_t>(step_);
+    at::manual_seed(options_.seed + process * 0x9e3779b97f4a7c15u + (processes_ ? step * 0xbf58476d1ce4e5b9u : 0));
+  }
+
+  /// Everything that process 0 may have read from a checkpoint goes to the others.
+  void share_state() {
+    std::vector<at::Tensor> tensors;
+    for (size_t i = 0; i < model_.trainables().size(); ++i) {
+      tensors.insert(tensors.end(), {model_.trainables()[i].master.detach(), first_[i], second_[i], counts_[i]});
+    }
+    double* numbers[] = {&scale_, &best_value_};
+    int64_t* counts[] = {&step_, &applied_, &good_steps_, &best_step_, &result_.skipped, &result_.resumed_from};
+    at::Tensor rest = at::empty({8}, at::TensorOptions(device_).dtype(at::kDouble));
+    for (int64_t i = 0; i < 8; ++i) rest[i] = i < 2 ? *numbers[i] : static_cast<double>(*counts[i - 2]);
+    tensors.push_back(rest);
+    if (!leads())
+      for (at::Tensor& tensor : tensors) tensor.zero_();
+    processes_->sum(tensors);
+    for (int64_t i = 0; i < 8; ++i) {
+      const double value = rest[i].item<double>();
+      if (i < 2) *numbers[i] = value;
+      else *counts[i - 2] = static_cast<int64_t>(value);
+    }
+    model_.refresh();
+    seed();
+  }
+
+  void one_step(const std::vector<std::vector<int64_t>>& all) {
+    // A process takes its share of the step's batches, which may be none at the end of an epoch.
+    const auto share = static_cast<size_t>(options_.accumulate), from = share * static_cast<size_t>(options_.process);
+    const std::vector<std::vector<int64_t>> parts(
+        all.begin() + static_cast<int64_t>(std::min(all.size(), from)),
+        all.begin() + static_cast<int64_t>(std::min(all.size(), from + share)));
     std::vector<at::Tensor> losses;
     auto& trainables = model_.trainables();
     for (const std::vector<int64_t>& part : parts) {
       try {
-        at::Tensor loss = loss_of(setup_.train, part, true) / static_cast<double>(parts.size());
+        at::Tensor loss = loss_of(setup_.train, part, true) / static_cast<double>(all.size());
         losses.push_back(loss.detach());
         (scale_ == 1.0 ? loss : loss * scale_).backward();
-      } catch (const c10::OutOfMemoryError& error) {
+      } catch (const c10::Error& error) {
+        if (!is_out_of_memory(error)) throw;
         int64_t tokens = 0;
         for (int64_t row : part) tokens += lengths_[static_cast<size_t>(row)];
         fail(ErrorCode::out_of_memory,
-             {.what = "the GPU has no memory for a training step",
+             {.what = std::string(device_.is_cuda() ? "the GPU" : "the machine") + " has no memory for a training step",
               .expected =
                   "the batch has " + std::to_string(part.size()) + " rows with " + std::to_string(tokens) + " tokens",
               .where = "step " + std::to_string(step_ + 1),
               .hint = "use --batch " + std::to_string(std::max<int64_t>(1, options_.batch / 2)) + " --accumulate " +
                       std::to_string(options_.accumulate * 2) + ", or a smaller --max-length"});
       }
-      if (parts.size() > 1 && model_.trainables()[0].leaf.scalar_type() != model_.trainables()[0].master.scalar_type())
-        collect_gradients();
+      // 16-bit gradients are added in the masters' type.
+      if (parts.size() > 1 && compute_type(options_.precision) != master_type(options_.precision)) collect_gradients();
     }
     c10::NoGradGuard no_grad;
     collect_gradients();
+    if (processes_) sum_gradients();
     std::vector<at::Tensor> gradients;
     std::vector<size_t> present;
     for (size_t i = 0; i < trainables.size(); ++i)
       if (gradients_.size() > i && gradients_[i].defined()) gradients.push_back(gradients_[i]), present.push_back(i);
-    losses_.push_back(losses.size() == 1 ? losses[0] : at::stack(losses).sum());
-    loss_rows_.push_back(parts.front());
+    losses_.push_back(losses.empty()       ? at::zeros({}, at::TensorOptions(device_).dtype(loss_type()))
+                      : losses.size() == 1 ? losses[0]
+                                           : at::stack(losses).sum());
+    loss_rows_.push_back(parts.empty() ? all.front() : parts.front());
     apply(gradients, present);
     for (at::Tensor& gradient : gradients_) gradient = at::Tensor();
+  }
+
+  at::ScalarType loss_type() const { return options_.precision == "fp64" ? at::kDouble : at::kFloat; }
+
+  /// Parameters without a gradient in one process (a share of no rows) may have one in another.
+  void sum_gradients() {
+    gradients_.resize(model_.trainables().size());
+    for (size_t i = 0; i < gradients_.size(); ++i)
+      if (!gradients_[i].defined()) gradients_[i] = at::zeros_like(model_.trainables()[i].master);
+    processes_->sum(gradients_);
   }
 
   /// Moves gradients of leaves into gradients_, adding, in the master's type.
   void collect_gradients() {
     c10::NoGradGuard no_grad;
+    model_.clip_weight_gradients();
     auto& trainables = model_.trainables();
     gradients_.resize(trainables.size());
     std::vector<at::Tensor> from, to;
@@ -305,71 +299,21 @@ class Trainer {
     at::Tensor logits = answer(made);
     if (logits.scalar_type() == at::kHalf || logits.scalar_type() == at::kBFloat16) logits = logits.to(at::kFloat);
     if (outputs != nullptr) *outputs = logits;
-    at::Tensor loss = task_loss(logits, data, rows, batch);
-    return training && teacher_ ? loss + distillation(logits, made, batch) : loss;
-  }
-
-  at::Tensor task_loss(const at::Tensor& logits, const std::vector<Example>& data, const std::vector<int64_t>& rows,
-                       const Batch& batch) const {
-    std::vector<int64_t> labels;
-    auto example = [&](int64_t row) -> const Example& { return data[static_cast<size_t>(row)]; };
-    auto on_device = [&](const at::Tensor& host) { return host.to(device_, /*non_blocking=*/true); };
-    switch (setup_.loss) {
-      case Loss::classes:
-        for (int64_t row : rows) labels.push_back(example(row).label);
-        return at::cross_entropy_loss(logits, on_device(host_longs(labels)));
-      case Loss::number: {
-        at::Tensor wanted = at::empty({static_cast<int64_t>(rows.size())}, at::kDouble);
-        for (size_t i = 0; i < rows.size(); ++i) wanted.mutable_data_ptr<double>()[i] = example(rows[i]).number;
-        return at::mse_loss(logits.view({-1}), on_device(wanted.to(logits.scalar_type())));
-      }
-      case Loss::tokens: {
-        for (int64_t row : rows)
-          labels.insert(labels.end(), example(row).token_labels.begin(), example(row).token_labels.end());
-        return at::cross_entropy_loss(logits, on_device(host_longs(labels)), {}, at::Reduction::Mean, -100);
-      }
-      case Loss::spans: break;
-    }
-    // Rows are of unequal length: each row's tokens are one distribution for the start, one for the end.
-    at::Tensor total;
-    for (int64_t r = 0; r < batch.rows; ++r) {
-      at::Tensor part =
-          logits.slice(0, batch.host.offsets[static_cast<size_t>(r)], batch.host.offsets[static_cast<size_t>(r + 1)]);
-      at::Tensor both = at::log_softmax(part, 0);
-      const Example& e = example(rows[static_cast<size_t>(r)]);
-      at::Tensor one = -(both[e.label][0] + both[e.label_end][1]) / 2;
-      total = total.defined() ? total + one : one;
-    }
-    return total / static_cast<double>(batch.rows);
-  }
-
-  at::Tensor distillation(const at::Tensor& logits, const std::map<std::string, Slot>& mine, const Batch& batch) {
+    at::Tensor loss = task_loss(setup_.loss, logits, data, rows, batch);
+    if (!training || !teacher_) return loss;
     std::map<std::string, Slot> theirs;
     {
       c10::NoGradGuard no_grad;
       theirs = teacher_->run({.batch = &batch, .keep = hidden_.empty() ? nullptr : &hidden_});
     }
-    at::Tensor loss = at::zeros({}, logits.options());
-    const double t = setup_.temperature;
-    if (setup_.distill_logits > 0) {
-      at::Tensor wanted = answer(theirs).to(logits.scalar_type());
-      if (setup_.loss == Loss::number) loss = loss + setup_.distill_logits * at::mse_loss(logits, wanted);
-      else
-        loss = loss + setup_.distill_logits * t * t *
-                          at::kl_div(at::log_softmax(logits / t, -1), at::log_softmax(wanted / t, -1),
-                                     at::Reduction::Sum, true) /
-                          static_cast<double>(logits.size(0));
-    }
-    for (const std::string& name : hidden_)
-      loss = loss + setup_.distill_hidden / static_cast<double>(hidden_.size()) *
-                        at::mse_loss(mine.at(name).flat.to(logits.scalar_type()),
-                                     theirs.at(name).flat.to(logits.scalar_type()));
-    return loss;
+    return loss + distillation(setup_, logits, made, theirs, hidden_);
   }
 
   void flush_losses() {
     if (losses_.empty()) return;
-    at::Tensor all = at::stack(losses_).to(at::kCPU).to(at::kDouble);
+    at::Tensor all = at::stack(losses_);
+    if (processes_) processes_->sum({all});
+    all = all.to(at::kCPU).to(at::kDouble);
     const double* values = all.const_data_ptr<double>();
     for (size_t i = 0; i < losses_.size(); ++i) {
       if (!std::isfinite(values[i]))
@@ -402,7 +346,9 @@ class Trainer {
     }
     std::vector<float> values;
     double sum = 0;
+    int64_t turn = 0;
     for (const std::vector<int64_t>& group : plan_batches(lengths, {.max_rows = 256, .max_tokens = 16384})) {
+      if (turn++ % options_.processes != options_.process) continue;
       at::Tensor out;
       sum += loss_of(data, group, false, &out).item<double>() * static_cast<double>(group.size());
       out = out.to(at::kCPU).to(at::kFloat).contiguous();
@@ -414,6 +360,18 @@ class Trainer {
         std::copy_n(at, count, values.begin() + first[static_cast<size_t>(row)] * width);
         at += count;
       }
+    }
+    if (processes_) {  // each process has filled in its groups
+      at::Tensor width = at::zeros({options_.processes}, at::TensorOptions(device_).dtype(at::kLong));
+      width[options_.process] = static_cast<int64_t>(values.size());
+      at::Tensor total_loss = at::full({}, sum, at::TensorOptions(device_).dtype(at::kDouble));
+      processes_->sum({width, total_loss});
+      values.resize(static_cast<size_t>(width.max().item<int64_t>()));
+      at::Tensor shared = at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat).to(device_);
+      processes_->sum({shared});
+      shared = shared.to(at::kCPU);
+      std::copy_n(shared.const_data_ptr<float>(), values.size(), values.begin());
+      sum = total_loss.item<double>();
     }
     *loss = sum / static_cast<double>(data.size());
     return values;
@@ -464,6 +422,8 @@ class Trainer {
     line.seconds_left = done > 0 ? result_.seconds / done * static_cast<double>(steps_ - step_) : 0;
     line.rows_per_s = result_.seconds > 0 ? static_cast<double>(rows_) / result_.seconds : 0;
     line.tokens_per_s = result_.seconds > 0 ? static_cast<double>(tokens_) / result_.seconds : 0;
+    if (processes_) line.rows_per_s *= options_.processes, line.tokens_per_s *= options_.processes;
+    if (!leads()) return;
     if (!setup_.log.empty()) {
       nlohmann::ordered_json entry{{"step", line.step},
                                    {"epoch", line.epoch},
@@ -579,12 +539,13 @@ class Trainer {
     trained.result = std::move(result_);
     TrainResult& r = trained.result;
     r.steps = step_;
-    const bool best = options_.restore_best && best_step_ > 0;
+    const bool best = options_.restore_best && best_step_ > 0 && leads();
     r.value = best ? best_value_ : last_value_;
     r.metrics = best ? best_metrics_ : last_metrics_;
     r.best_step = best ? best_step_ : step_;
-    r.rows_per_s = r.seconds > 0 ? static_cast<double>(rows_) / r.seconds : 0;
-    r.tokens_per_s = r.seconds > 0 ? static_cast<double>(tokens_) / r.seconds : 0;
+    const double all = r.seconds > 0 ? options_.processes / r.seconds : 0;
+    r.rows_per_s = static_cast<double>(rows_) * all;
+    r.tokens_per_s = static_cast<double>(tokens_) * all;
     if (!r.losses.empty()) r.first_loss = r.losses.front(), r.last_loss = r.losses.back();
     for (const Interpreter::Trainable& t : model_.trainables())
       trained.parameters[t.name] = from_torch(best ? best_.at(t.name) : t.master);
@@ -599,10 +560,11 @@ class Trainer {
   at::Device device_;
   Interpreter model_;
   std::unique_ptr<Interpreter> teacher_;
+  std::unique_ptr<Processes> processes_;  // null: this one alone
   std::set<std::string> hidden_;
   std::vector<at::Tensor> first_, second_, counts_, gradients_;
   std::vector<int64_t> lengths_;
-  int64_t per_epoch_ = 1, steps_ = 1, evaluate_every_ = 0, checkpoint_every_ = 0;
+  int64_t per_step_ = 1, per_epoch_ = 1, steps_ = 1, evaluate_every_ = 0, checkpoint_every_ = 0;
   int64_t step_ = 0, applied_ = 0, good_steps_ = 0, rows_ = 0, tokens_ = 0;
   double scale_ = 1;
   at::Tensor norm_;
@@ -614,24 +576,8 @@ class Trainer {
   int64_t best_step_ = 0, saved_best_ = 0;
   std::map<std::string, double> best_metrics_, last_metrics_;
   std::map<std::string, at::Tensor> best_;
-  Clock::time_point last_report_;
   TrainResult result_;
 };
-
-/// Torch's own errors become octet's.
-template <typename F>
-auto guarded(F f) {
-  try {
-    return f();
-  } catch (const Error&) {
-    throw;
-  } catch (const c10::OutOfMemoryError& error) {
-    fail(ErrorCode::out_of_memory,
-         {.what = "the GPU has no memory for the model", .expected = error.what_without_backtrace()});
-  } catch (const c10::Error& error) {
-    fail(ErrorCode::internal, {.what = std::string("libtorch: ") + error.what_without_backtrace()});
-  }
-}
 
 }  // namespace
 
@@ -641,39 +587,6 @@ Trained run_training(const Setup& setup, const TrainReport& report) {
 
 Gradients gradients(const Setup& setup) {
   return guarded([&] { return Trainer(setup, {}).all_gradients(); });
-}
-
-std::vector<float> run_rows(const Graph& graph, const std::vector<Example>& rows, const TorchRunOptions& options,
-                            const Progress& progress) {
-  return guarded([&] {
-    c10::NoGradGuard no_grad;
-    Interpreter model(graph, {.device = open_device(options.device, options.threads),
-                              .master = master_type(options.precision),
-                              .compute = compute_type(options.precision)});
-    const at::Device device = model.trainables().at(0).leaf.device();
-    std::vector<int64_t> lengths;
-    for (const Example& row : rows) lengths.push_back(static_cast<int64_t>(row.ids.size()));
-    std::vector<std::vector<float>> parts(rows.size());
-    int64_t done = 0;
-    for (const std::vector<int64_t>& group : plan_batches(lengths, {.max_tokens = 8192})) {
-      Rows flat;
-      for (int64_t row : group) flat.add(rows[static_cast<size_t>(row)].ids, rows[static_cast<size_t>(row)].type_ids);
-      const Batch batch(flat, device);
-      at::Tensor out = answer(model.run({.batch = &batch})).to(at::kCPU).to(at::kFloat).contiguous();
-      const bool per_row = out.size(0) == batch.rows;  // rows of one token each: the same
-      const float* at = out.const_data_ptr<float>();
-      for (int64_t row : group) {
-        const int64_t count = (per_row ? 1 : lengths[static_cast<size_t>(row)]) * out.size(1);
-        parts[static_cast<size_t>(row)].assign(at, at + count);
-        at += count;
-      }
-      done += static_cast<int64_t>(group.size());
-      if (progress) progress("running", done, static_cast<int64_t>(rows.size()));
-    }
-    std::vector<float> all;
-    for (const std::vector<float>& part : parts) all.insert(all.end(), part.begin(), part.end());
-    return all;
-  });
 }
 
 }  // namespace octet::train

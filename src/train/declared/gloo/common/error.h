@@ -1,0 +1,2 @@
+// Declared for ProcessGroupGloo.hpp; see ../algorithm.h.
+#pragma once

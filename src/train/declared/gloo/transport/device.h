@@ -1,0 +1,9 @@
+// Declared for ProcessGroupGloo.hpp; see ../algorithm.h.
+#pragma once
+
+namespace gloo::transport {
+
+class Device;
+class UnboundBuffer;
+
+}  // namespace gloo::transport

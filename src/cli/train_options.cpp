@@ -64,6 +64,10 @@ void add_train_options(CLI::App* verb, TrainArguments* a) {
   verb->add_flag("--no-group-by-length", a->no_group, "Batches of rows of any lengths");
   verb->add_flag("--plain-attention", a->plain_attention, "Attention step by step, as with quantizers (GPU, 16 bits)");
   verb->add_flag("--keep-last", a->last, "The result is the last state, not the best one");
+  verb->add_option("--processes", o.processes, "Commands that train together, each with its own --process (default: 1)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--process", o.process, "This command's number; 0 writes the output")->check(CLI::NonNegativeNumber);
+  verb->add_option("--meeting", o.meeting, "ADDRESS:PORT of process 0, where the others find it");
   verb->add_flag("--resume", o.resume, "Go on from the checkpoint in the output folder, if there is one");
   verb->add_option("--train-limit", a->train_limit, "Rows of the training data used, from the first")
       ->check(CLI::PositiveNumber);
@@ -120,15 +124,20 @@ void train_verb(TrainArguments& a, const Console& console, const char* verb,
   };
   TrainResult r = work(train, dev ? &*dev : nullptr, report);
   if (terminal) std::fputs("\r\x1b[K", stderr);
+  if (a.options.process > 0) return;  // process 0 says what there is to say
   note_truncated(console, r.truncated, train.rows(), a.options.max_length);
   console.say(fmt::format("{}: {} steps on {}{}, loss {:.4f} -> {:.4f}, {:.1f} s, {:.0f} rows/s, {:.0f} tokens/s",
                           a.output, format_count(r.steps), r.device,
                           r.resumed_from > 0 ? fmt::format(" (resumed from step {})", r.resumed_from) : "",
                           r.first_loss, r.last_loss, r.seconds, r.rows_per_s, r.tokens_per_s));
+  if (a.options.processes > 1)
+    console.say(fmt::format("{} processes, sums through {}", a.options.processes, r.transport));
   if (dev) console.say(fmt::format("{} {:.4f} at step {}", r.metric, r.value, r.best_step));
   console.result({{"verb", verb},
                   {"path", a.output},
                   {"device", r.device},
+                  {"processes", a.options.processes},
+                  {"transport", r.transport},
                   {"precision", a.options.precision},
                   {"steps", r.steps},
                   {"skipped", r.skipped},

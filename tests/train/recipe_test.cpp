@@ -2,8 +2,10 @@
 // crashes.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <octet/octet.h>
 #include <octet/train.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -283,6 +285,86 @@ bool command(const std::vector<std::string>& arguments, int milliseconds) {
   }
   waitpid(child, &status, 0);
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/// A port that nothing listens on now.
+int free_port() {
+  int one = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  if (bind(one, reinterpret_cast<sockaddr*>(&address), size) != 0) return 0;
+  getsockname(one, reinterpret_cast<sockaddr*>(&address), &size);
+  close(one);
+  return ntohs(address.sin_port);
+}
+
+TEST_F(Recipe, TwoProcessesAreOneWithTwiceTheBatch) {
+  auto arguments = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> all{OCTET_COMMAND,
+                                 "finetune",
+                                 model_.string(),
+                                 "--train",
+                                 train_.string(),
+                                 "--dev",
+                                 dev_.string(),
+                                 "-o",
+                                 (root_ / out).string(),
+                                 "--labels",
+                                 "2",
+                                 "--batch",
+                                 "48",
+                                 "--epochs",
+                                 "2",
+                                 "--lr",
+                                 "0.003",
+                                 "--precision",
+                                 "fp64",
+                                 "--dropout",
+                                 "0",
+                                 "--no-group-by-length",
+                                 "--log-every",
+                                 "1",
+                                 "--threads",
+                                 "1",
+                                 "--device",
+                                 "cpu"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  // 640 rows in batches of 48: the last step of an epoch has work for one process only.
+  ASSERT_TRUE(command(arguments("alone", {"--accumulate", "2"}), -1));
+  const std::string meeting = "127.0.0.1:" + std::to_string(free_port());
+  bool second = false;
+  std::thread other([&] {
+    second = command(arguments("together", {"--processes", "2", "--process", "1", "--meeting", meeting}), 120000);
+  });
+  const bool first =
+      command(arguments("together", {"--processes", "2", "--process", "0", "--meeting", meeting}), 120000);
+  other.join();
+  ASSERT_TRUE(first);
+  ASSERT_TRUE(second);
+  auto lines = [&](const char* folder) {
+    std::vector<nlohmann::json> list;
+    std::ifstream file(root_ / folder / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) list.push_back(nlohmann::json::parse(line));
+    return list;
+  };
+  const std::vector<nlohmann::json> alone = lines("alone"), together = lines("together");
+  ASSERT_EQ(alone.size(), together.size());
+  ASSERT_EQ(alone.size(), 14u);
+  for (size_t i = 0; i < alone.size(); ++i) {
+    EXPECT_NEAR(alone[i]["loss"].get<double>(), together[i]["loss"].get<double>(), 1e-10) << "step " << i + 1;
+    EXPECT_NEAR(alone[i]["gradient_norm"].get<double>(), together[i]["gradient_norm"].get<double>(), 1e-9);
+  }
+  EXPECT_EQ(alone.back()["value"], together.back()["value"]);
+  EXPECT_NEAR(alone.back()["dev_loss"].get<double>(), together.back()["dev_loss"].get<double>(), 1e-9);
+
+  TrainOptions o = quick();
+  o.processes = 2;
+  EXPECT_NE(error_of([&] { finetune(model_, Dataset::load(train_), nullptr, root_ / "lost", o); }).find("address:port"),
+            std::string::npos);
 }
 
 TEST_F(Recipe, AKilledRunResumesToTheSameBits) {

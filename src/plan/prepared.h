@@ -3,20 +3,15 @@
 
 #include <map>
 #include <memory>
-#include <new>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "core/aligned.h"
 #include "kernels/device.h"
 #include "plan/executor.h"
 
 namespace octet {
-
-struct AlignedDelete {
-  void operator()(void* p) const { ::operator delete (p, std::align_val_t{64}); }
-};
-using AlignedBytes = std::unique_ptr<unsigned char, AlignedDelete>;
 
 // Memory of a GPU that was lost and reset is gone: only what belongs to the present generation is released.
 struct DeviceDelete {
@@ -29,11 +24,6 @@ struct PinnedDelete {
   void operator()(void* p) const { kernels::device::release_pinned(p, generation); }
 };
 using PinnedBytes = std::unique_ptr<void, PinnedDelete>;
-
-inline AlignedBytes allocate_aligned(int64_t bytes) {
-  return AlignedBytes(
-      static_cast<unsigned char*>(::operator new (static_cast<size_t>((bytes + 127) / 64 * 64), std::align_val_t{64})));
-}
 
 constexpr int64_t round_up(int64_t value) { return (value + 63) / 64 * 64; }
 

@@ -151,6 +151,40 @@ TEST(PlanFile, RefusesWhatWouldReadOutsideItsData) {
   EXPECT_EQ(code_of(with_plan(relative, use("missing")), &message), ErrorCode::corrupt) << message;
 }
 
+// The tokenizer of format 1 is JSON alone; that of format 2 has its vocabulary packed beside it.
+TEST(PlanFile, LoadsTheTokenizersOfBothFormats) {
+  const std::string path = scratch("formats"), model = scratch("model");
+  std::filesystem::copy(folder("bert-classification"), model);
+  std::ofstream(model + "/vocab.txt") << "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ngood\nfilm\n##s\n";
+  compile(Model::load(model), {.precision = Precision::fp32}).save(path);
+  std::filesystem::remove_all(model);
+  const std::string bytes = read_text(path);
+  uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  json header = json::parse(bytes.substr(8, length));
+  ASSERT_TRUE(header.contains("octet.tokenizer.vocabulary"));
+  const Plan packed = Plan::load(path);
+  // The vocabulary's bytes stay in the file, as a tensor that nothing reads.
+  json entry = header["octet.tokenizer.vocabulary"];
+  header.erase("octet.tokenizer.vocabulary");
+  header["unread"] = entry;
+  json plan = json::parse(header["__metadata__"]["octet.plan"].get<std::string>());
+  plan["format"] = 1;
+  header["__metadata__"]["octet.plan"] = plan.dump();
+  header["__metadata__"]["octet.tokenizer"] = packed.tokenizer().to_json();
+  const std::string text = header.dump();
+  const uint64_t size = text.size();
+  std::string old(reinterpret_cast<const char*>(&size), 8);
+  // Not over the file that `packed` has mapped.
+  std::ofstream(path + "1", std::ios::binary) << old + text + bytes.substr(8 + length);
+  const Plan plain = Plan::load(path + "1");
+  std::filesystem::remove(path + "1");
+  std::filesystem::remove(path);
+  EXPECT_EQ(plain.tokenizer().to_json(), packed.tokenizer().to_json());
+  EXPECT_EQ(plain.tokenizer().encode("good films").ids, (std::vector<int32_t>{2, 6, 7, 8, 3}));
+  EXPECT_EQ(packed.tokenizer().encode("good films").ids, (std::vector<int32_t>{2, 6, 7, 8, 3}));
+}
+
 TEST(Session, ManyOnOnePlanGiveTheSameBits) {
   for (Precision precision : {Precision::int8, Precision::fp32}) {
     Plan plan = compile(Model::load(folder("bert-sentence-mean")), {.precision = precision});

@@ -28,7 +28,8 @@ struct CalibrateOptions {
   /// computed like text here: unlike the reference's it is attended to.
   bool include_padding = false;
   bool quantize_head = false, quantize_pooler = false, float_embeddings = false, share_qkv = false;
-  double clip_gelu = 0;                ///< upper bound of the GELU output's range; 0 = none
+  int64_t bias_rows = 0;  ///< rows whose mean error of every linear goes into its bias (docs/numerics.md); 0 = none
+  double clip_gelu = 0;   ///< upper bound of the GELU output's range; 0 = none
   std::string probabilities = "";      ///< "u8" or "s8"; empty: the placement's own
   std::string activation_type = "s8";  ///< s2 to s8
   std::string weight_type = "s8";      ///< s2 to s8
@@ -64,6 +65,7 @@ class Calibration {
     int64_t channels = 1;  ///< scales
   };
   std::vector<Range> ranges() const;
+  int64_t corrected_biases() const noexcept;  ///< linears with a correction
 
   struct State;  ///< opaque
   const State& state() const noexcept { return *state_; }

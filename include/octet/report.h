@@ -8,11 +8,30 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace octet {
+
+/// What another engine gave for one call.
+struct PeerAnswer {
+  std::vector<float> values;  ///< laid out as run_all gives them
+  double ms = 0;              ///< of the call, as the engine's own process measured it
+};
+
+/// Another engine that runs the same model.
+struct ReportPeer {
+  std::string name, device = "cpu", precision;
+  std::string absent;  ///< why it does not run; `run` is not called then
+  /// Runs the rows as one batch. What it throws becomes the row's reason.
+  std::function<PeerAnswer(std::span<const Encoding>)> run;
+  std::function<int64_t()> memory;  ///< bytes at its peak, without what it takes without a model; may be empty
+  int64_t model_bytes = 0;          ///< of its file; 0: unknown
+  int64_t accuracy_batch = 16;      ///< rows of a call while accuracy is measured
+};
 
 struct ReportOptions {
   int64_t limit = 0;              ///< rows evaluated, spread evenly; 0 = all
@@ -21,6 +40,7 @@ struct ReportOptions {
   std::vector<std::pair<int64_t, int64_t>> shapes = {{1, 16}, {1, 64}, {1, 128}, {8, 16}, {8, 64}, {8, 128}};
   double seconds = 1.0;  ///< of timing a form at a shape
   int threads = 0;
+  std::vector<ReportPeer> peers;
 };
 
 /// The same content three times.
@@ -30,8 +50,9 @@ struct Report {
   std::string json;
 };
 
-/// Compiles, evaluates and times FP32, static and dynamic INT8 on this CPU, taking turns. Accuracy and time of a row
-/// come from the same plan. What is not measured has a row that says why.
+/// Compiles, evaluates and times FP32, static and dynamic INT8 on this CPU, the same and FP16 on a GPU where there is
+/// one, and the peers, all in turns. Accuracy and time of a row come from the same plan, and what failed in either has
+/// a row that says why instead.
 Report report(const Model& model, const Calibration& calibration, const Dataset& data,
               const ReportOptions& options = {}, const Progress& progress = {});
 

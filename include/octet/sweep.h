@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -38,6 +39,7 @@ struct SensitivityOptions {
   /// Kept up to date while work goes on, so that it can be interrupted; an existing one of the same work is continued
   /// and leads to the same numbers. Empty: none.
   std::filesystem::path state;
+  double save_every = 2;  ///< seconds between writes of `state`: what a killed process loses
 };
 
 struct SensitivityRow {
@@ -58,6 +60,7 @@ struct Sensitivity {
   std::string unit;
   int64_t data_rows = 0, texts = 0, tokens = 0, truncated = 0;
   int64_t resumed_batches = 0, batches = 0;
+  int64_t resumed_runs = 0;   ///< runs of a batch that the state file had
   double seconds = 0;         ///< of this run
   double computed_share = 0;  ///< steps computed over those of whole passes
 };
@@ -87,6 +90,7 @@ struct SearchOptions {
   int64_t sensitivity_rows = 100;  ///< of the search half
   int64_t max_length = 0;
   int64_t balance_rows = 0;  ///< > 0: balance_edges on this many rows of the search half comes first
+  int64_t bias_rows = 0;     ///< > 0: correct_biases on this many of them comes after that
   int candidates = 16;       ///< plans measured, at most
   double seconds = 1.0;      ///< of timing a plan
   int threads = 0;
@@ -135,5 +139,42 @@ Calibration without(const Calibration& calibration, std::span<const std::string>
 /// placement without balancing.
 Calibration balance_edges(const Model& model, const Calibration& calibration, std::span<const Encoding> rows,
                           StrengthResult* result = nullptr, const Progress& progress = {}, int threads = 0);
+
+/// The calibration with the mean error of every quantized linear on some rows (8,192 tokens at most) folded into its
+/// bias. Ranges chosen again lose it. Throws invalid_argument (another model's calibration, no rows).
+Calibration correct_biases(const Model& model, const Calibration& calibration, std::span<const Encoding> rows,
+                           const Progress& progress = {}, int threads = 0);
+
+struct RangeSearchOptions {
+  CalibrateOptions calibrate;  ///< placement and everything but the method and the number of samples
+  std::vector<std::string> methods = {"auto",
+                                      "max",
+                                      "mse",
+                                      "entropy",
+                                      "percentile:99.9",
+                                      "percentile:99.99",
+                                      "percentile:99.999",
+                                      "percentile:99.9999"};
+  std::vector<int64_t> samples = {32, 64, 128, 256};  ///< rows of calibration, each a part of the next
+  int64_t judge_rows = 64;                            ///< for choosing, and as many held out; others than calibration's
+};
+struct RangeTrial {
+  std::string method;  ///< "per tensor" for a mixture
+  int64_t samples = 0;
+  double relative_error = 0, cosine = 0;  ///< of the INT8 plan's outputs to float's
+  bool chosen = false;
+};
+struct RangeSearchResult {
+  std::vector<RangeTrial> trials;                                            ///< in the order of measuring
+  std::map<std::string, int64_t> per_tensor;                                 ///< products by method, of the mixture
+  double held_out_error = 0, held_out_cosine = 0, first_held_out_error = 0;  ///< chosen; `methods[0]` on all samples
+  int64_t calibration_rows = 0, judge_rows = 0, held_out_rows = 0;
+  double seconds = 0, pass_seconds = 0;  ///< pass: of taking statistics
+};
+/// Takes statistics in one pass over the rows, and tries every method with every number of samples, then the best
+/// method for each product alone: each is compiled for this CPU and judged by its outputs' error on other rows. Throws
+/// invalid_argument (too few rows, unknown methods).
+Calibration search_ranges(const Model& model, std::span<const Encoding> rows, const RangeSearchOptions& options = {},
+                          RangeSearchResult* result = nullptr, const Progress& progress = {});
 
 }  // namespace octet

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,12 +118,20 @@ struct TorchRunOptions {
   bool dynamic = false;  ///< fake quantization with dynamic ranges
   std::string precision = "fp32", device = "auto";
   int threads = 0;
+  bool autocast =
+      false;  ///< with precision fp16 or bf16: fp32 parameters, operators in 16 bits as torch's autocast chooses
 };
 /// Outputs of all rows through libtorch, laid out as run_all gives them.
 std::vector<float> run_torch(const std::filesystem::path& folder, const std::vector<Encoding>& rows,
                              const TorchRunOptions& options = {}, const Progress& progress = {});
 
-/// The functions above, for programs that load octet_train when they need it: dlsym(library, "octet_train_functions").
+/// A model that stays in libtorch: outputs of the rows as one batch, laid out as run_all gives them, and the
+/// milliseconds from token ids to answers.
+using TorchRunner = std::function<std::vector<float>(std::span<const Encoding> rows, double* ms)>;
+TorchRunner open_torch(const std::filesystem::path& folder, const TorchRunOptions& options = {});
+
+/// The functions above, for programs that load octet_train when they need it: dlsym(library,
+/// "octet_train_functions_2").
 struct TrainFunctions {
   TrainResult (*finetune)(const std::filesystem::path&, const Dataset&, const Dataset*, const std::filesystem::path&,
                           const TrainOptions&, const TrainReport&);
@@ -130,6 +139,7 @@ struct TrainFunctions {
                      const TrainOptions&, const QatOptions&, const TrainReport&);
   std::vector<float> (*run_torch)(const std::filesystem::path&, const std::vector<Encoding>&, const TorchRunOptions&,
                                   const Progress&);
+  TorchRunner (*open_torch)(const std::filesystem::path&, const TorchRunOptions&);
 };
 
 }  // namespace octet

@@ -4,12 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <numeric>
+#include <random>
 
 #include "api/report_data.h"
 #include "api/state.h"
 #include "api/sweep_rows.h"
+#include "bench/statistics.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "quant/calibration_state.h"
@@ -17,6 +22,8 @@
 namespace octet {
 
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 /// GB/s of copying memory that no cache holds, reads and writes counted.
 double copy_rate() {
@@ -33,67 +40,262 @@ double copy_rate() {
   return best;
 }
 
-ReportForm absent(const std::string& name, const std::string& device, const std::string& precision,
-                  const std::string& why) {
+/// One row of the report and the calls that measure it.
+struct Runner {
   ReportForm form;
-  form.name = name, form.device = device, form.precision = precision, form.absent = why;
-  return form;
+  std::optional<Session> session;
+  const ReportPeer* peer = nullptr;
+
+  /// Milliseconds of one call.
+  double call(const std::vector<Encoding>& rows, const OwnedBatch& batch) {
+    if (peer != nullptr) return peer->run(rows).ms;
+    const auto begin = Clock::now();
+    session->run(batch.view());
+    return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  }
+};
+
+/// A batch twice: as peers and as sessions take it.
+struct Input {
+  std::vector<Encoding> rows;
+  OwnedBatch batch;
+
+  void add(Encoding row) {
+    batch.add(row);
+    rows.push_back(std::move(row));
+  }
+};
+
+Input random_input(const ModelInfo& info, int64_t batch, int64_t length, uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto vocabulary = static_cast<int32_t>(std::max<int64_t>(info.vocabulary, 1));
+  const int32_t first = vocabulary > 2000 ? 1000 : vocabulary > 10 ? 5 : 0;  // no special tokens, as octet bench
+  std::uniform_int_distribution<int32_t> id(first, vocabulary - 1);
+  Input input;
+  for (int64_t r = 0; r < batch; ++r) {
+    Encoding row;
+    for (int64_t t = 0; t < length; ++t) row.ids.push_back(id(random));
+    row.type_ids.assign(row.ids.size(), 0);
+    input.add(std::move(row));
+  }
+  return input;
 }
 
-void add_absent(ReportData* data) {
-  const SystemInfo system = system_info();
-  const std::string gpu = !system.cuda_build   ? "this build has no CUDA kernels"
-                          : system.gpu.empty() ? system.gpu_reason
-                                               : "this report measures the CPU only";
-  for (const char* precision : {"fp16", "int8 static", "int8 dynamic"})
-    data->forms.push_back(absent("octet", "cuda", precision, gpu));
-  const std::string peer = "not run by this command; bench/peers/compare.py times it beside octet in one run";
-  for (const char* name : {"PyTorch", "ONNX Runtime", "OpenVINO"})
-    data->forms.push_back(absent(name, "cpu", "fp32", peer));
-  data->forms.push_back(absent("TensorRT", "cuda", "int8", gpu));
-}
+class Measurement {
+ public:
+  Measurement(const SweepRows& rows, const ReportOptions& options, const Progress& progress, ReportData* data)
+      : rows_(rows), options_(options), progress_(progress), data_(data) {
+    for (const Encoding& text : rows.encoded) vectors_ += answers_per_token(data->info.task) ? text.size() : 1;
+  }
 
-void measure_forms(const std::vector<std::pair<std::string, Plan>>& plans, const SweepRows& rows,
-                   const ReportOptions& options, const Progress& progress, ReportData* data) {
-  const ModelInfo& info = data->info;
-  std::vector<Session> sessions;
-  sessions.reserve(plans.size());
-  std::vector<float> reference;
-  int64_t vectors = 0;
-  for (const Encoding& text : rows.encoded) vectors += answers_per_token(info.task) ? text.size() : 1;
-  for (const auto& [precision, plan] : plans) {
-    sessions.emplace_back(plan, SessionOptions{.threads = options.threads});
-    ReportForm form;
-    form.name = "octet", form.device = "cpu", form.precision = precision;
-    std::vector<float> values = run_all(sessions.back(), rows.encoded, 4096, progress);
-    const int64_t width = static_cast<int64_t>(values.size()) / std::max<int64_t>(vectors, 1);
-    if (reference.empty()) reference = values;
-    form.cosine = agreement(values, reference, width).mean_cosine;
-    if (rows.expected) {
-      Evaluation e;
-      score(info, rows.data, rows.encoded, *rows.expected, answers(info, values, width), &e);
-      form.metric = e.value;
-      data->metric = e.metric;
+  void add(const Plan& plan, const std::string& device, const std::string& precision) {
+    Runner& runner = fresh("octet", device, precision);
+    attempt(runner, [&] {
+      runner.session.emplace(plan, SessionOptions{.threads = options_.threads});
+      judge(runner, run_all(*runner.session, rows_.encoded, 4096, progress_));
+      runner.form.weight_bytes = plan.weight_bytes();
+      runner.form.int8_work_fraction = plan.explain({.repeats = 0}).int8_work_fraction;
+    });
+  }
+
+  void add_absent(const std::string& name, const std::string& device, const std::string& precision,
+                  const std::string& why) {
+    fresh(name, device, precision).form.absent = why;
+  }
+
+  void add(const ReportPeer& peer) {
+    Runner& runner = fresh(peer.name, peer.device, peer.precision);
+    runner.peer = &peer;
+    runner.form.absent = peer.absent;
+    if (peer.absent.empty() && !peer.run) runner.form.absent = "there is nothing to run";
+    if (runner.form.absent.empty())
+      attempt(runner, [&] {
+        judge(runner, answers_of(peer));
+        runner.form.weight_bytes = peer.model_bytes;
+      });
+  }
+
+  /// Times all runners that are left in turns.
+  void time() {
+    int64_t done = 0;
+    for (const auto& [batch, length] : options_.shapes) {
+      if (progress_) progress_("timing", done++, static_cast<int64_t>(options_.shapes.size()) + 1);
+      if (data_->info.max_length > 0 && length > data_->info.max_length) continue;
+      std::vector<Input> inputs;
+      for (uint32_t i = 0; i < 8; ++i) inputs.push_back(random_input(data_->info, batch, length, i + 1));
+      turns(inputs, batch, length, [](ReportForm& form, BenchResult result, double) { form.shapes.push_back(result); });
     }
-    form.weight_bytes = plan.weight_bytes();
-    form.int8_work_fraction = plan.explain({.repeats = 0}).int8_work_fraction;
-    data->forms.push_back(std::move(form));
+    std::vector<Input> real;
+    const size_t most = std::min<size_t>(512, rows_.encoded.size());
+    int64_t tokens = 0;
+    for (size_t r = 0; r < most; ++r) {
+      if (r % kRealBatch == 0) real.emplace_back();
+      real.back().add(rows_.encoded[r]);
+      tokens += rows_.encoded[r].size();
+    }
+    const double rows_a_call = static_cast<double>(most) / static_cast<double>(real.size());
+    turns(real, std::min<int64_t>(kRealBatch, static_cast<int64_t>(most)), tokens / static_cast<int64_t>(most),
+          [&](ReportForm& form, BenchResult result, double mean) {
+            result.rows_per_s = mean > 0 ? rows_a_call / mean * 1e3 : 0;
+            form.real = result;
+          });
+    for (Runner& runner : runners_)
+      attempt(runner, [&] {
+        if (runner.peer != nullptr) runner.form.memory_bytes = runner.peer->memory ? runner.peer->memory() : 0;
+        else if (runner.session)
+          runner.form.memory_bytes = runner.form.weight_bytes + runner.session->state().executor.arena_bytes();
+      });
   }
-  std::vector<Session*> pointers;
-  for (Session& session : sessions) pointers.push_back(&session);
-  int64_t done = 0;
-  for (const auto& [batch, length] : options.shapes) {
-    if (progress) progress("timing", done++, static_cast<int64_t>(options.shapes.size()));
-    if (info.max_length > 0 && length > info.max_length) continue;
-    const std::vector<BenchResult> times = bench_interleaved(pointers, batch, length, {.seconds = options.seconds});
-    for (size_t i = 0; i < times.size(); ++i) data->forms[i].shapes.push_back(times[i]);
+
+  std::vector<ReportForm> forms() const {
+    std::vector<ReportForm> list;
+    for (const Runner& runner : runners_) list.push_back(runner.form);
+    return list;
   }
-  std::vector<Encoding> some(rows.encoded.begin(),
-                             rows.encoded.begin() + std::min<int64_t>(512, static_cast<int64_t>(rows.encoded.size())));
-  const std::vector<BenchResult> real = bench_rows_interleaved(
-      pointers, std::vector<std::vector<Encoding>>(pointers.size(), some), 32, {.seconds = options.seconds});
-  for (size_t i = 0; i < real.size(); ++i) data->forms[i].real = real[i];
-}
+
+ private:
+  static constexpr size_t kRealBatch = 32, kFewest = 10;
+
+  Runner& fresh(const std::string& name, const std::string& device, const std::string& precision) {
+    Runner& runner = runners_.emplace_back();
+    runner.form.name = name, runner.form.device = device, runner.form.precision = precision;
+    return runner;
+  }
+
+  /// What fails makes its row one without numbers.
+  template <typename Work>
+  void attempt(Runner& runner, const Work& work) {
+    if (!runner.form.absent.empty()) return;
+    try {
+      work();
+    } catch (const std::exception& error) {
+      const std::string text = error.what();
+      ReportForm empty;
+      empty.name = runner.form.name, empty.device = runner.form.device, empty.precision = runner.form.precision;
+      empty.absent = "failed: " + text;
+      for (char& c : empty.absent)
+        if (c == '\n') c = ' ';
+      runner.form = std::move(empty);
+      runner.session.reset();
+    }
+  }
+
+  void judge(Runner& runner, const std::vector<float>& values) {
+    const int64_t width =
+        static_cast<int64_t>(reference_.empty() ? values.size() : reference_.size()) / std::max<int64_t>(vectors_, 1);
+    if (reference_.empty()) reference_ = values;
+    if (values.size() != reference_.size())
+      fail(ErrorCode::invalid_argument,
+           {.what = "it answered with " + std::to_string(values.size()) + " numbers",
+            .expected = "expected " + std::to_string(reference_.size()) + ", as many as octet gives"});
+    for (float value : values)
+      if (!std::isfinite(value)) fail(ErrorCode::invalid_argument, {.what = "its answers hold NaN or infinity"});
+    runner.form.cosine = agreement(values, reference_, width).mean_cosine;
+    if (!rows_.expected) return;
+    Evaluation e;
+    score(data_->info, rows_.data, rows_.encoded, *rows_.expected, answers(data_->info, values, width), &e);
+    runner.form.metric = e.value;
+    data_->metric = e.metric;
+  }
+
+  /// All rows through a peer, sorted by length so that it pads little.
+  std::vector<float> answers_of(const ReportPeer& peer) {
+    const std::vector<Encoding>& rows = rows_.encoded;
+    std::vector<size_t> order(rows.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rows[a].size() < rows[b].size(); });
+    std::vector<std::vector<float>> parts(rows.size());
+    const size_t each = static_cast<size_t>(std::max<int64_t>(peer.accuracy_batch, 1));
+    for (size_t begin = 0; begin < order.size(); begin += each) {
+      if (progress_)
+        progress_(peer.name + " " + peer.precision, static_cast<int64_t>(begin), static_cast<int64_t>(order.size()));
+      std::vector<Encoding> batch;
+      int64_t vectors = 0;
+      const size_t end = std::min(begin + each, order.size());
+      for (size_t i = begin; i < end; ++i) batch.push_back(rows[order[i]]), vectors += vectors_in(rows[order[i]]);
+      const std::vector<float> values = peer.run(batch).values;
+      const size_t width = values.size() / static_cast<size_t>(vectors);
+      if (width == 0 || values.size() % static_cast<size_t>(vectors) != 0)
+        fail(ErrorCode::invalid_argument,
+             {.what = "it answered with " + std::to_string(values.size()) + " numbers",
+              .expected = "expected the same number for each of " + std::to_string(vectors) + " answers"});
+      auto at = values.begin();
+      for (size_t i = begin; i < end; ++i) {
+        const auto count = static_cast<int64_t>(width) * vectors_in(rows[order[i]]);
+        parts[order[i]].assign(at, at + count);
+        at += count;
+      }
+    }
+    std::vector<float> all;
+    for (const std::vector<float>& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+  }
+  int64_t vectors_in(const Encoding& row) const { return answers_per_token(data_->info.task) ? row.size() : 1; }
+
+  /// Every runner once a turn, until each had its seconds. One that is much slower than the others leaves when it had
+  /// four times its share.
+  template <typename Keep>
+  void turns(const std::vector<Input>& inputs, int64_t batch, int64_t length, const Keep& keep) {
+    std::vector<std::vector<double>> samples(runners_.size());
+    std::vector<double> spent(runners_.size());
+    const double share = options_.seconds * 1e3;
+    auto call = [&](Runner& runner, size_t i) {
+      const Input& input = inputs[i % inputs.size()];
+      return runner.call(input.rows, input.batch);
+    };
+    for (Runner& runner : runners_)
+      attempt(runner, [&] {
+        const size_t calls = runner.form.device == "cpu" ? 3 : 30;
+        double warm = 0;
+        for (size_t i = 0; i < calls && warm < share; ++i) warm += call(runner, i);
+      });
+    bool more = true;
+    for (size_t i = 0; more; ++i) {
+      more = false;
+      for (size_t r = 0; r < runners_.size(); ++r) {
+        Runner& runner = runners_[r];
+        const bool enough = spent[r] >= share && i >= std::max(kFewest, inputs.size());
+        const bool far_too_slow = spent[r] >= 4 * share && samples[r].size() >= 3;
+        if (!runner.form.absent.empty() || enough || far_too_slow) continue;
+        more = true;
+        attempt(runner, [&] {
+          samples[r].push_back(call(runner, i));
+          spent[r] += samples[r].back();
+        });
+      }
+    }
+    for (size_t r = 0; r < runners_.size(); ++r) {
+      ReportForm& form = runners_[r].form;
+      if (!form.absent.empty()) continue;
+      const bench::Summary s = bench::summarize(samples[r]);
+      keep(form,
+           {.model = data_->info.source,
+            .backend = form.name,
+            .precision = form.precision,
+            .device = form.device,
+            .batch = batch,
+            .seq = length,
+            .median_ms = s.median,
+            .mean_ms = s.mean,
+            .sd_ms = s.sd,
+            .min_ms = s.min,
+            .max_ms = s.max,
+            .p95_ms = s.p95,
+            .p99_ms = s.p99,
+            .rows_per_s = s.median > 0 ? static_cast<double>(batch) / s.median * 1e3 : 0,
+            .runs = s.count},
+           s.mean);
+    }
+  }
+
+  const SweepRows& rows_;
+  const ReportOptions& options_;
+  const Progress& progress_;
+  ReportData* data_;
+  std::deque<Runner> runners_;
+  std::vector<float> reference_;
+  int64_t vectors_ = 0;
+};
 
 void add_histograms(const Calibration& calibration, ReportData* data) {
   constexpr size_t kBars = 64, kMost = 12;
@@ -150,12 +352,36 @@ Report report(const Model& model, const Calibration& calibration, const Dataset&
   r.rows = rows.count();
   r.metric_reason = rows.reason;
   for (const Encoding& text : rows.encoded) r.tokens += text.size();
-  std::vector<std::pair<std::string, Plan>> plans{{"fp32", compile(model, {.precision = Precision::fp32})},
-                                                  {"int8 static", compile(model, {.calibration = calibration})},
-                                                  {"int8 dynamic", compile(model, {})}};
-  measure_forms(plans, rows, options, progress, &r);
-  add_ops(plans[1].second, options, &r);
-  add_absent(&r);
+  const Plan plan = compile(model, {.calibration = calibration});
+  Measurement measurement(rows, options, progress, &r);
+  measurement.add(compile(model, {.precision = Precision::fp32}), "cpu", "fp32");
+  measurement.add(plan, "cpu", "int8 static");
+  measurement.add(compile(model, {}), "cpu", "int8 dynamic");
+  r.gpu = system.gpu;
+  const CompileOptions on_gpu[] = {{.precision = Precision::fp32, .device = "cuda"},
+                                   {.precision = Precision::fp16, .device = "cuda"},
+                                   {.device = "cuda", .calibration = calibration},
+                                   {.device = "cuda"}};
+  const char* names[] = {"fp32", "fp16", "int8 static", "int8 dynamic"};
+  for (size_t i = 0; i < std::size(on_gpu); ++i) {
+    if (!system.cuda_build) measurement.add_absent("octet", "cuda", names[i], "this build has no CUDA kernels");
+    else if (system.gpu.empty()) measurement.add_absent("octet", "cuda", names[i], system.gpu_reason);
+    else {
+      std::optional<Plan> made;
+      std::string why;
+      try {
+        made = compile(model, on_gpu[i]);
+      } catch (const Error& error) {
+        why = error.what();
+      }
+      if (made) measurement.add(*made, "cuda", names[i]);
+      else measurement.add_absent("octet", "cuda", names[i], why);
+    }
+  }
+  for (const ReportPeer& peer : options.peers) measurement.add(peer);
+  measurement.time();
+  r.forms = measurement.forms();
+  add_ops(plan, options, &r);
   if (options.sensitivity_rows > 0) {
     const SweepRows some = sweep_rows(model, rows.data, spread_rows(rows.count(), options.sensitivity_rows),
                                       options.max_length, options.threads);
@@ -163,6 +389,19 @@ Report report(const Model& model, const Calibration& calibration, const Dataset&
   }
   add_histograms(calibration, &r);
   return {report_html(r), report_markdown(r), report_json(r)};
+}
+
+std::vector<ReportKind> kinds_of(const ReportData& data) {
+  std::map<std::string, ReportKind> kinds;
+  for (const ReportOp& op : data.ops) {
+    ReportKind& kind = kinds[op.kind + " " + op.precision];
+    kind.name = op.kind + " " + op.precision;
+    kind.ms += op.ms, kind.floor_ms += op.floor_ms;
+  }
+  std::vector<ReportKind> list;
+  for (auto& [name, kind] : kinds) list.push_back(std::move(kind));
+  std::stable_sort(list.begin(), list.end(), [](const ReportKind& a, const ReportKind& b) { return a.ms > b.ms; });
+  return list;
 }
 
 std::vector<std::filesystem::path> save_report(const Report& report, const std::filesystem::path& html) {

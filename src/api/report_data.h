@@ -16,9 +16,12 @@ struct ReportForm {
   std::string absent;  ///< why it was not measured
   double metric = 0, cosine = 1;
   double int8_work_fraction = 0;
-  int64_t weight_bytes = 0;
+  int64_t weight_bytes = 0;  ///< a peer's: of its file
+  int64_t memory_bytes = 0;  ///< weights and activations; a peer's: growth of its process; 0: unknown
   std::vector<BenchResult> shapes;
   BenchResult real;  ///< the data's own rows, 32 a batch
+
+  std::string label() const { return name + " " + precision + (device == "cpu" ? "" : " " + device); }
 };
 
 struct ReportHistogram {
@@ -40,10 +43,18 @@ struct ReportData {
   std::vector<ReportForm> forms;
   std::optional<Sensitivity> layers;
   std::vector<ReportHistogram> histograms;
+  std::string gpu;  ///< empty: there is none
   std::vector<ReportOp> ops;
   int64_t op_batch = 0, op_length = 0;
   double copy_gb_per_s = 0, best_gmacs = 0;
 };
+
+/// Time of kinds of steps, in INT8 static on the CPU: (kind and precision, ms, floor).
+struct ReportKind {
+  std::string name;
+  double ms = 0, floor_ms = 0;
+};
+std::vector<ReportKind> kinds_of(const ReportData& data);
 
 std::string report_json(const ReportData& data);
 std::string report_markdown(const ReportData& data);

@@ -92,13 +92,13 @@ std::vector<const ReportForm*> measured(const ReportData& r) {
   return forms;
 }
 
-std::string style_of(size_t form) { return "c" + std::to_string(form % 3); }
+std::string style_of(size_t form) { return "c" + std::to_string(form % 12); }
 
 std::string legend(const ReportData& r) {
   std::string text = "<p class=\"legend\">";
   size_t i = 0;
   for (const ReportForm* f : measured(r))
-    text += "<span class=\"" + style_of(i++) + "\">&#9632;</span> " + f->precision + " ";
+    text += "<span class=\"" + style_of(i++) + "\">&#9632;</span> " + escape(f->label()) + " ";
   return text + "</p>\n";
 }
 
@@ -114,12 +114,18 @@ std::string pareto(const ReportData& r) {
   const double margin = std::max(0.001, (high - low) * 0.2);
   Picture p("Accuracy against time", 0, slow * 1.15, low - margin, high + margin);
   p.axes("ms a row, real lengths", metric ? r.metric : "cosine to FP32", 2, 4);
+  std::vector<std::pair<double, double>> order, front;  // time, value
+  for (const ReportForm* f : forms) order.emplace_back(ms(*f), -value(*f));
+  std::sort(order.begin(), order.end());
+  for (auto [time, less] : order)
+    if (front.empty() || p.y(-less) < front.back().second) front.emplace_back(p.x(time), p.y(-less));
+  p.path(front, "front");
   for (size_t i = 0; i < forms.size(); ++i) {
     const double px = p.x(ms(*forms[i])), py = p.y(value(*forms[i]));
-    p.dot(px, py, style_of(i), forms[i]->precision + ": " + number(ms(*forms[i]), 3) + " ms");
-    p.text(px + 9, py - 7, forms[i]->precision);
+    p.dot(px, py, style_of(i), forms[i]->label() + ": " + number(ms(*forms[i]), 3) + " ms");
   }
-  return p.done("Accuracy against time: up and left is better.");
+  return p.done("Accuracy against time: up and left is better. The line joins the forms that none beats in both.") +
+         legend(r);
 }
 
 std::string latency(const ReportData& r) {
@@ -143,7 +149,7 @@ std::string latency(const ReportData& r) {
         p.line(p.x(static_cast<double>(b.seq)), p.y(b.min_ms), p.x(static_cast<double>(b.seq)), p.y(b.p95_ms),
                "spread");
         p.dot(line.back().first, line.back().second, style_of(i),
-              forms[i]->precision + " " + std::to_string(b.seq) + " tokens: " + number(b.median_ms, 3) + " ms");
+              forms[i]->label() + " " + std::to_string(b.seq) + " tokens: " + number(b.median_ms, 3) + " ms");
       }
       std::sort(line.begin(), line.end());
       p.path(line, style_of(i));
@@ -151,7 +157,7 @@ std::string latency(const ReportData& r) {
     all +=
         p.done("Batch " + std::to_string(batch) + ": medians; the bars reach from the fastest to the 95th percentile.");
   }
-  return all + legend(r);
+  return all;
 }
 
 std::string layers(const ReportData& r) {
@@ -197,22 +203,18 @@ std::string histograms(const ReportData& r) {
 }
 
 std::string times(const ReportData& r) {
-  std::map<std::string, std::pair<double, double>> kinds;
-  for (const ReportOp& op : r.ops) {
-    auto& sum = kinds[op.kind + " " + op.precision];
-    sum.first += op.ms, sum.second += op.floor_ms;
-  }
+  const std::vector<ReportKind> kinds = kinds_of(r);
   double most = 0;
-  for (const auto& [kind, sum] : kinds) most = std::max(most, std::max(sum.first, sum.second));
+  for (const ReportKind& kind : kinds) most = std::max({most, kind.ms, kind.floor_ms});
   Picture p("Time by kind of step", 0, static_cast<double>(kinds.size()), 0, most * 1.1);
   p.axes("", "ms", -1, most < 1 ? 3 : 1);
   size_t i = 0;
-  for (const auto& [kind, sum] : kinds) {
+  for (const auto& [kind, ms, floor_ms] : kinds) {
     const auto at = static_cast<double>(i++);
     const double w = p.x(at + 0.4) - p.x(at + 0.1);
-    p.bar(p.x(at + 0.1), p.y(sum.first), w, p.y(0) - p.y(sum.first), "c1", kind + ": " + number(sum.first, 4) + " ms");
-    p.bar(p.x(at + 0.5), p.y(sum.second), w, p.y(0) - p.y(sum.second), "c0",
-          kind + " floor: " + number(sum.second, 4) + " ms");
+    p.bar(p.x(at + 0.1), p.y(ms), w, p.y(0) - p.y(ms), "c1", kind + ": " + number(ms, 4) + " ms");
+    p.bar(p.x(at + 0.5), p.y(floor_ms), w, p.y(0) - p.y(floor_ms), "c0",
+          kind + " floor: " + number(floor_ms, 4) + " ms");
     p.text(p.x(at + 0.5), kHeight - kBottom + (i % 2 == 0 ? 30 : 16), kind, "middle");
   }
   return p.done("Static INT8 at " + std::to_string(r.op_batch) + "x" + std::to_string(r.op_length) +
@@ -222,30 +224,62 @@ std::string times(const ReportData& r) {
                 number(r.copy_gb_per_s, 1) + " GB/s). Data in caches can be faster than that.");
 }
 
+std::string megabytes(int64_t bytes) { return bytes > 0 ? number(static_cast<double>(bytes) / 1e6, 1) : "-"; }
+
 std::string table(const ReportData& r) {
   std::string text = "<div class=\"wide\"><table><thead><tr><th>form<th>device<th>precision<th>" +
                      escape(r.metric.empty() ? "metric" : r.metric) +
-                     "<th>cosine<th>INT8 %<th>MB<th>rows/s<th>speed-up</tr></thead><tbody>";
+                     "<th>cosine<th>INT8 %<th>size MB<th>memory MB<th>rows/s<th>speed-up</tr></thead><tbody>";
   const double base = r.forms.front().real.rows_per_s;
   for (const ReportForm& f : r.forms) {
     text += "<tr><td>" + escape(f.name) + "<td>" + escape(f.device) + "<td>" + escape(f.precision);
     if (!f.absent.empty()) {
-      text += "<td colspan=\"6\" class=\"absent\">not measured: " + escape(f.absent) + "</tr>";
+      text += "<td colspan=\"7\" class=\"absent\">not measured: " + escape(f.absent) + "</tr>";
       continue;
     }
     text += "<td>" + (r.metric.empty() ? std::string("-") : number(f.metric, 4)) + "<td>" + number(f.cosine, 4) +
-            "<td>" + number(100 * f.int8_work_fraction, 1) + "<td>" +
-            number(static_cast<double>(f.weight_bytes) / 1e6, 1) + "<td>" + number(f.real.rows_per_s, 1) + "<td>" +
-            number(base > 0 ? f.real.rows_per_s / base : 0, 2) + "x</tr>";
+            "<td>" + (f.name == "octet" ? number(100 * f.int8_work_fraction, 1) : "-") + "<td>" +
+            megabytes(f.weight_bytes) + "<td>" + megabytes(f.memory_bytes) + "<td>" + number(f.real.rows_per_s, 1) +
+            "<td>" + number(base > 0 ? f.real.rows_per_s / base : 0, 2) + "x</tr>";
   }
-  text +=
-      "</tbody></table></div>\n<h2>Latency</h2><div class=\"wide\"><table><thead><tr><th>precision<th>shape<th>median "
+  return text +
+         "</tbody></table></div>\n<p>cosine: of the outputs to octet's FP32, mean over rows. rows/s: the data's own "
+         "rows in "
+         "file order, 32 a call. memory: weights and activations; of other engines what their process grew by.</p>\n";
+}
+
+std::string latency_table(const ReportData& r) {
+  std::string text =
+      "<div class=\"wide\"><table><thead><tr><th>form<th>shape<th>median "
       "ms<th>sd<th>min<th>95p<th>rows/s</tr></thead><tbody>";
   for (const ReportForm& f : r.forms)
     for (const BenchResult& b : f.shapes)
-      text += "<tr><td>" + escape(f.precision) + "<td>" + std::to_string(b.batch) + "x" + std::to_string(b.seq) +
-              "<td>" + number(b.median_ms, 3) + "<td>" + number(b.sd_ms, 3) + "<td>" + number(b.min_ms, 3) + "<td>" +
+      text += "<tr><td>" + escape(f.label()) + "<td>" + std::to_string(b.batch) + "x" + std::to_string(b.seq) + "<td>" +
+              number(b.median_ms, 3) + "<td>" + number(b.sd_ms, 3) + "<td>" + number(b.min_ms, 3) + "<td>" +
               number(b.p95_ms, 3) + "<td>" + number(b.rows_per_s, 1) + "</tr>";
+  text += "</tbody></table></div>\n<pre>";
+  for (const ReportForm& f : r.forms)
+    if (!f.shapes.empty()) text += escape(timing_line(f.label(), f.shapes.front())) + "\n";
+  return text + "</pre>\n";
+}
+
+std::string layer_table(const ReportData& r) {
+  if (!r.layers) return "";
+  std::string text =
+      "<div class=\"wide\"><table><thead><tr><th>layer<th>only this quantized, dB<th>all but this, "
+      "dB</tr></thead><tbody>";
+  for (const SensitivityRow& row : r.layers->rows)
+    text += "<tr><td>" + escape(row.name) + "<td>" + number(row.only->sqnr_db, 1) + "<td>" +
+            number(row.all_but->sqnr_db, 1) + "</tr>";
+  return text + "</tbody></table></div>\n";
+}
+
+std::string kind_table(const ReportData& r) {
+  std::string text =
+      "<div class=\"wide\"><table><thead><tr><th>steps<th>ms<th>floor, ms<th>of the floor</tr></thead><tbody>";
+  for (const ReportKind& k : kinds_of(r))
+    text += "<tr><td>" + escape(k.name) + "<td>" + number(k.ms, 4) + "<td>" + number(k.floor_ms, 4) + "<td>" +
+            number(k.ms > 0 ? 100 * k.floor_ms / k.ms : 0, 0) + " %</tr>";
   return text + "</tbody></table></div>\n";
 }
 
@@ -255,13 +289,16 @@ constexpr const char* kStyle = R"(
 *{box-sizing:border-box}body{margin:0 auto;max-width:60rem;padding:1rem;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p,figcaption{color:var(--soft);font-size:.9rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;overflow-wrap:normal}
-th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+thead{break-inside:avoid}tr{break-inside:avoid}th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}.absent{text-align:left;color:var(--soft);white-space:normal}
 figure{margin:1rem 0;break-inside:avoid}svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
 .grid{stroke:var(--line)}.mark{stroke:var(--m);stroke-width:2}.spread{stroke:var(--soft);stroke-width:2}
 .c0{fill:var(--a);color:var(--a)}.c1{fill:var(--b);color:var(--b)}.c2{fill:var(--c);color:var(--c)}
-.trace{fill:none;stroke:currentColor;stroke-width:2}
+.c3{fill:#2e9e6b;color:#2e9e6b}.c4{fill:#9467bd;color:#9467bd}.c5{fill:#c2559b;color:#c2559b}.c6{fill:#8c6d31;color:#8c6d31}
+.c7{fill:#17a2b8;color:#17a2b8}.c8{fill:#b5a000;color:#b5a000}.c9{fill:#e0605e;color:#e0605e}.c10{fill:#5b7fd9;color:#5b7fd9}.c11{fill:#7a9a3a;color:#7a9a3a}
+.trace{fill:none;stroke:currentColor;stroke-width:2}.front{color:var(--line)}.legend span{white-space:nowrap}
+pre{white-space:pre-wrap;font-size:.78rem;color:var(--soft)}
 @media print{:root{--ink:#000;--soft:#333;--paper:#fff;--line:#bbb}body{max-width:none;font-size:11pt}h2{break-after:avoid}}
 )";
 
@@ -274,12 +311,14 @@ std::string report_html(const ReportData& r) {
       "report</title><style>" +
       std::string(kStyle) + "</style></head><body>\n<h1>" + escape(r.info.source) + "</h1>\n<p>" +
       std::to_string(r.rows) + " rows of " + escape(r.data) + ", " + std::to_string(r.tokens) + " tokens &middot; " +
-      escape(r.cpu) + " (" + escape(r.target) + "), " + std::to_string(r.threads) + " threads &middot; octet " +
-      escape(r.version) + ", placement " + escape(r.placement) + ", ranges by " + escape(r.method) + "</p>\n";
+      escape(r.cpu) + " (" + escape(r.target) + "), " + std::to_string(r.threads) + " threads" +
+      (r.gpu.empty() ? "" : " &middot; " + escape(r.gpu)) + " &middot; octet " + escape(r.version) + ", placement " +
+      escape(r.placement) + ", ranges by " + escape(r.method) + "</p>\n";
   if (!r.metric_reason.empty()) page += "<p>" + escape(r.metric_reason) + "</p>\n";
   page += table(r) + "<h2>Accuracy and time</h2>\n" + pareto(r) +
-          "<h2>Latency by length and batch</h2>\n<div class=\"pair\">" + latency(r) + "</div>\n<h2>Layers</h2>\n" +
-          layers(r) + "<h2>Where the time goes</h2>\n" + times(r) +
+          "<h2>Latency by length and batch</h2>\n<div class=\"pair\">" + latency(r) + "</div>\n" + legend(r) +
+          latency_table(r) + "<h2>Layers</h2>\n" + layers(r) + layer_table(r) + "<h2>Where the time goes</h2>\n" +
+          times(r) + kind_table(r) +
           "<h2>Activations and their ranges</h2>\n<p>The tensors with the longest tails; the line is the chosen "
           "range.</p>\n<div class=\"pair\">" +
           histograms(r) + "</div>\n</body></html>\n";

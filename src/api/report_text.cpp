@@ -35,12 +35,13 @@ std::string report_json(const ReportData& r) {
     } else {
       form["metric"] = r.metric.empty() ? Json(nullptr) : Json(f.metric);
       form["cosine"] = f.cosine;
-      form["weight_bytes"] = f.weight_bytes;
+      form["weight_bytes"] = f.weight_bytes > 0 ? Json(f.weight_bytes) : Json(nullptr);
+      form["memory_bytes"] = f.memory_bytes > 0 ? Json(f.memory_bytes) : Json(nullptr);
       form["int8_work_fraction"] = f.int8_work_fraction;
       form["shapes"] = Json::array();
       for (const BenchResult& b : f.shapes) form["shapes"].push_back(to_json(b));
       form["real"] = to_json(f.real);
-      form["timing_line"] = f.shapes.empty() ? "" : timing_line(f.name + " " + f.precision, f.shapes.front());
+      form["timing_line"] = f.shapes.empty() ? "" : timing_line(f.label(), f.shapes.front());
     }
     forms.push_back(std::move(form));
   }
@@ -67,6 +68,7 @@ std::string report_json(const ReportData& r) {
            {"octet", r.version},
            {"cpu", r.cpu},
            {"target", r.target},
+           {"gpu", r.gpu.empty() ? Json(nullptr) : Json(r.gpu)},
            {"threads", r.threads},
            {"data", r.data},
            {"rows", r.rows},
@@ -93,35 +95,48 @@ std::string report_markdown(const ReportData& r) {
                      std::to_string(r.threads) + " threads. octet " + r.version + ", placement " + r.placement +
                      ", ranges by " + r.method + ".\n\n";
   if (!r.metric_reason.empty()) text += r.metric_reason + "\n\n";
+  auto megabytes = [](int64_t bytes) {
+    return bytes > 0 ? number(static_cast<double>(bytes) / 1e6, 1) : std::string("-");
+  };
   text += "| form | device | precision | " + (r.metric.empty() ? "metric" : r.metric) +
-          " | cosine to FP32 | products in INT8 | weights, MB | real rows/s | speed-up "
-          "|\n|---|---|---|---|---|---|---|---|---|\n";
+          " | cosine to FP32 | products in INT8 | size, MB | memory, MB | real rows/s | speed-up "
+          "|\n|---|---|---|---|---|---|---|---|---|---|\n";
+  const double base = r.forms.front().real.rows_per_s;
   for (const ReportForm& f : r.forms) {
     text += "| " + f.name + " | " + f.device + " | " + f.precision + " | ";
     if (!f.absent.empty()) {
-      text += "not measured: " + f.absent + " | | | | | |\n";
+      text += "not measured: " + f.absent + " | | | | | | |\n";
       continue;
     }
-    const double base = r.forms.front().real.rows_per_s;
     text += (r.metric.empty() ? "-" : number(f.metric, 4)) + " | " + number(f.cosine, 4) + " | " +
-            number(100 * f.int8_work_fraction, 1) + " % | " + number(static_cast<double>(f.weight_bytes) / 1e6, 1) +
-            " | " + number(f.real.rows_per_s, 1) + " | " + number(base > 0 ? f.real.rows_per_s / base : 0, 2) + "x |\n";
+            (f.name == "octet" ? number(100 * f.int8_work_fraction, 1) + " %" : "-") + " | " +
+            megabytes(f.weight_bytes) + " | " + megabytes(f.memory_bytes) + " | " + number(f.real.rows_per_s, 1) +
+            " | " + number(base > 0 ? f.real.rows_per_s / base : 0, 2) + "x |\n";
   }
-  text += "\n| precision | shape | median ms | sd | min | 95p | rows/s |\n|---|---|---|---|---|---|---|\n";
+  text += "\n| form | shape | median ms | sd | min | 95p | rows/s |\n|---|---|---|---|---|---|---|\n";
   for (const ReportForm& f : r.forms)
     for (const BenchResult& b : f.shapes)
-      text += "| " + f.precision + " | " + std::to_string(b.batch) + "x" + std::to_string(b.seq) + " | " +
+      text += "| " + f.label() + " | " + std::to_string(b.batch) + "x" + std::to_string(b.seq) + " | " +
               number(b.median_ms, 3) + " | " + number(b.sd_ms, 3) + " | " + number(b.min_ms, 3) + " | " +
               number(b.p95_ms, 3) + " | " + number(b.rows_per_s, 1) + " |\n";
   text += "\n```\n";
   for (const ReportForm& f : r.forms)
-    if (!f.shapes.empty()) text += timing_line("octet " + f.precision, f.shapes.front()) + "\n";
+    if (!f.shapes.empty()) text += timing_line(f.label(), f.shapes.front()) + "\n";
   text += "```\n";
   if (r.layers) {
     text += "\n| layer | only this quantized, dB | all but this, dB |\n|---|---|---|\n";
     for (const SensitivityRow& row : r.layers->rows)
       text += "| " + row.name + " | " + number(row.only->sqnr_db, 1) + " | " + number(row.all_but->sqnr_db, 1) + " |\n";
   }
+  text += "\n| INT8 static at " + std::to_string(r.op_batch) + "x" + std::to_string(r.op_length) +
+          " on the CPU | ms | floor, ms |\n|---|---|---|\n";
+  for (const ReportKind& kind : kinds_of(r))
+    text += "| " + kind.name + " | " + number(kind.ms, 4) + " | " + number(kind.floor_ms, 4) + " |\n";
+  text += "\nFloor: products at the best rate seen in this plan (" + number(r.best_gmacs, 0) +
+          " G multiply-adds a second), everything else at the rate of copying memory (" + number(r.copy_gb_per_s, 1) +
+          " GB/s).\n\n| activation | range | largest |\n|---|---|---|\n";
+  for (const ReportHistogram& h : r.histograms)
+    text += "| " + h.tensor + " | " + number(h.range, 3) + " | " + number(h.largest, 3) + " |\n";
   return text;
 }
 

@@ -73,6 +73,8 @@ class Search {
   SearchResult run() {
     const auto begin = Clock::now();
     if (options_.balance_rows > 0) balance();
+    if (options_.bias_rows > 0)
+      calibration_ = correct_biases(model_, calibration_, first_texts(options_.bias_rows), progress_, options_.threads);
     result_.sites = site_sensitivity();
     measure_costs();
     measure_candidates();
@@ -90,10 +92,13 @@ class Search {
     if (progress_) progress_(stage, done, total);
   }
 
+  std::span<const Encoding> first_texts(int64_t rows) const {
+    return std::span(seen_->encoded)
+        .first(static_cast<size_t>(std::min(rows * seen_->per_row, static_cast<int64_t>(seen_->encoded.size()))));
+  }
+
   void balance() {
-    const auto texts = static_cast<size_t>(
-        std::min(options_.balance_rows * seen_->per_row, static_cast<int64_t>(seen_->encoded.size())));
-    calibration_ = balance_edges(model_, calibration_, std::span(seen_->encoded).first(texts), &result_.strengths,
+    calibration_ = balance_edges(model_, calibration_, first_texts(options_.balance_rows), &result_.strengths,
                                  progress_, options_.threads);
   }
 
@@ -269,6 +274,18 @@ Calibration balance_edges(const Model& model, const Calibration& calibration, st
     result->seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   }
   return made;
+}
+
+Calibration correct_biases(const Model& model, const Calibration& calibration, std::span<const Encoding> rows,
+                           const Progress& progress, int threads) {
+  if (calibration.model_hash() != model.info().hash)
+    fail(ErrorCode::invalid_argument,
+         {.what = "the calibration belongs to another model",
+          .expected = "expected hash " + model.info().hash + ", got " + calibration.model_hash(),
+          .hint = "calibrate this model"});
+  std::vector<CalibrationRow> views;
+  for (const Encoding& row : rows) views.push_back({row.ids, row.type_ids});
+  return correct_graph_biases(model.state().graph, calibration, views, nullptr, threads, progress);
 }
 
 }  // namespace octet

@@ -28,8 +28,7 @@ using Clock = std::chrono::steady_clock;
 using nlohmann::json;
 
 constexpr const char* kStateKey = "octet_sweep";
-constexpr int64_t kStateFormat = 1;
-constexpr double kSaveEvery = 5.0;  // seconds
+constexpr int64_t kStateFormat = 2;
 
 struct Unit {
   std::string name, kind, tensor;
@@ -68,7 +67,7 @@ struct Table {
   std::vector<double> energy;                  // by row: of the float outputs
   std::vector<double> noise, cosine, low, kl;  // [variants, rows]
   std::vector<float> answer;                   // [variants, answers]
-  std::vector<int32_t> done;                   // by batch
+  std::vector<int32_t> done;                   // by batch: variants measured, in the order of Sweep::batch
 
   Table(int64_t v, int64_t r, int64_t a, int64_t batches)
       : variants(v),
@@ -135,6 +134,10 @@ void restore(Table* t, const std::filesystem::path& path, const std::string& wor
   take("kl", DType::f64, &t->kl);
   take("answer", DType::f32, &t->answer);
   take("done", DType::s32, &t->done);
+  for (int32_t done : t->done)
+    if (done < 0 || done > t->variants)
+      fail(ErrorCode::corrupt,
+           {.what = "cannot continue: done is damaged", .where = "in " + where, .hint = "remove it"});
 }
 
 double divergence(std::span<const float> from, std::span<const float> to) {
@@ -173,27 +176,30 @@ class Sweep {
     std::error_code error;
     if (!options_.state.empty() && std::filesystem::exists(options_.state, error)) {
       restore(&table, options_.state, work);
-      result.resumed_batches = std::count(table.done.begin(), table.done.end(), 1);
+      for (int32_t done : table.done) result.resumed_batches += done == variants(units.size());
+      for (int32_t done : table.done) result.resumed_runs += done;
     }
     auto saved = Clock::now();
     const int64_t total = static_cast<int64_t>(batches_.size());
+    auto keep = [&](bool always) {
+      if (options_.state.empty()) return;
+      if (!always && std::chrono::duration<double>(Clock::now() - saved).count() < options_.save_every) return;
+      save(table, options_.state, work);
+      saved = Clock::now();
+    };
     try {
       for (size_t b = 0; b < batches_.size(); ++b) {
         if (progress) progress("sensitivity", static_cast<int64_t>(b) * 100, total * 100);
-        if (table.done[b] != 0) continue;
-        batch(graph, units, batches_[b], &table, [&](double share) {
+        if (table.done[b] == variants(units.size())) continue;
+        batch(graph, units, batches_[b], &table, &table.done[b], [&](double share) {
+          keep(false);
           if (progress)
             progress("sensitivity", static_cast<int64_t>((static_cast<double>(b) + share) * 100), total * 100);
         });
-        table.done[b] = 1;
-        const bool due = std::chrono::duration<double>(Clock::now() - saved).count() >= kSaveEvery;
-        if (!options_.state.empty() && (due || b + 1 == batches_.size())) {
-          save(table, options_.state, work);
-          saved = Clock::now();
-        }
       }
-    } catch (...) {  // whoever stops the work by throwing out of `progress` loses the current batch only
-      if (!options_.state.empty()) save(table, options_.state, work);
+      keep(true);
+    } catch (...) {  // whoever stops the work by throwing out of `progress` loses nothing that was measured
+      keep(true);
       throw;
     }
     if (progress) progress("sensitivity", total * 100, total * 100);
@@ -237,9 +243,16 @@ class Sweep {
     batches_ = plan_batches(lengths, {.max_tokens = options_.batch_tokens});
   }
 
+  /// Variants of a batch, all directions counted.
+  int32_t variants(size_t units) const {
+    return 2 + static_cast<int32_t>(units) * ((options_.only ? 1 : 0) + (options_.all_but ? 1 : 0));
+  }
+
+  /// Measures the variants of a batch from number `*done` on: float, each unit alone, everything on, all but each. A
+  /// flipped run depends on its base alone, so a batch can be taken up in the middle.
   template <typename Report>
   void batch(SwitchedGraph& graph, const std::vector<Unit>& units, const std::vector<int64_t>& rows, Table* table,
-             const Report& report) {
+             int32_t* done, const Report& report) {
     OwnedBatch batch;
     for (int64_t row : rows)
       for (const Encoding& text : rows_.texts(row)) batch.add(text);
@@ -247,18 +260,29 @@ class Sweep {
     graph.bind({.ids = view.ids, .offsets = view.offsets, .type_ids = view.type_ids});
     graph.run_base(false);
     const std::vector<float> reference(graph.output().begin(), graph.output().end());
-    record(reference, reference, rows, 0, table);
-    const double steps = static_cast<double>(2 * units.size());
+    const int32_t begun = *done;
+    int32_t number = 0;
+    auto measured = [&](int64_t variant) {
+      record(reference, graph.output(), rows, variant, table);
+      *done = ++number;
+      report(static_cast<double>(number) / variants(units.size()));
+    };
     auto flip_all = [&](int64_t direction) {
       for (size_t u = 0; u < units.size(); ++u) {
+        if (number < begun) {
+          ++number;
+          continue;
+        }
         graph.run_flipped(units[u].members);
-        record(reference, graph.output(), rows, 2 + 2 * static_cast<int64_t>(u) + direction, table);
-        report(static_cast<double>(u + static_cast<size_t>(direction) * units.size()) / steps);
+        measured(2 + 2 * static_cast<int64_t>(u) + direction);
       }
     };
+    if (number < begun) ++number;
+    else measured(0);
     if (options_.only) flip_all(0);
     graph.run_base(true);
-    record(reference, graph.output(), rows, 1, table);
+    if (number < begun) ++number;
+    else measured(1);
     if (options_.all_but) flip_all(1);
   }
 
@@ -401,7 +425,8 @@ std::vector<int64_t> spread_rows(int64_t rows, int64_t limit) {
 Graph quantized_graph(const Model& model, const Calibration& calibration) {
   require_raised(model.state(), "sweep");
   Graph graph = model.state().graph;
-  quantize_graph(graph, {.calibration = &calibration, .model_hash = model.info().hash});
+  // Without bias corrections: the graph with everything off is the float model.
+  quantize_graph(graph, {.calibration = &calibration, .model_hash = model.info().hash, .biases = false});
   return graph;
 }
 

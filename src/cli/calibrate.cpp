@@ -42,9 +42,10 @@ void finish(const Calibration& calibration, const Options& options, double secon
   calibration.save(options.output);
   std::vector<Calibration::Range> ranges = calibration.ranges();
   const CalibrateOptions& how = calibration.options();
-  console.say(fmt::format("{}: {} quantizers of placement {}, ranges by {}, from {} texts ({} tokens), {:.1f} s",
-                          options.output, ranges.size(), how.placement, how.method, format_count(calibration.samples()),
-                          format_count(calibration.tokens()), seconds));
+  console.say(fmt::format("{}: {} quantizers of placement {}, ranges by {}{}, from {} texts ({} tokens), {:.1f} s",
+                          options.output, ranges.size(), how.placement, how.method,
+                          calibration.corrected_biases() > 0 ? ", biases corrected" : "",
+                          format_count(calibration.samples()), format_count(calibration.tokens()), seconds));
   console.result({{"path", options.output},
                   {"model_hash", calibration.model_hash()},
                   {"placement", how.placement},
@@ -52,6 +53,7 @@ void finish(const Calibration& calibration, const Options& options, double secon
                   {"samples", calibration.samples()},
                   {"tokens", calibration.tokens()},
                   {"quantizers", ranges.size()},
+                  {"corrected_biases", calibration.corrected_biases()},
                   {"truncated", truncated},
                   {"seconds", seconds}});
 }
@@ -76,6 +78,7 @@ void calibrate_verb(Options& options, const Console& console) {
   auto texts = static_cast<int64_t>(encoded.rows.size());
   int64_t length = options.how.max_length > 0 ? options.how.max_length : model.info().max_length;
   note_truncated(console, encoded.truncated, texts, length);
+  options.how.bias_rows *= texts / data.rows();
   options.how.samples *= texts / data.rows();  // an embedding model reads a pair as two texts
   Calibration calibration = calibrate(model, encoded.rows, options.how, console.progress());
   finish(calibration, options, seconds(), encoded.truncated, console);
@@ -109,6 +112,9 @@ void add_calibrate(CLI::App& app, Console& console) {
       ->check(CLI::IsMember({"u8", "s8"}));
   verb->add_option("--clip-gelu", how.clip_gelu, "Upper bound of the GELU output's range (default: none)")
       ->check(CLI::NonNegativeNumber);
+  verb->add_option("--bias-correction", how.bias_rows,
+                   "Fold the mean error of every linear on this many rows into its bias (default: off)")
+      ->check(CLI::PositiveNumber);
   verb->add_flag("--quantize-head", how.quantize_head, "Quantize the classification head too");
   verb->add_flag("--quantize-pooler", how.quantize_pooler, "Quantize the pooler too");
   verb->add_flag("--float-embeddings", how.float_embeddings, "Keep embedding tables in float");

@@ -1,11 +1,14 @@
 // octet report: every form of a model with its accuracy and its time, as one page.
 #include <fmt/format.h>
 #include <octet/report.h>
+#include <stdlib.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/data_options.h"
 #include "cli/model_source.h"
+#include "cli/peers.h"
 #include "cli/shape.h"
 #include "cli/verbs.h"
 
@@ -13,8 +16,28 @@ namespace octet::cli {
 
 namespace {
 
+namespace fs = std::filesystem;
+
+/// A folder that goes with its files.
+struct Scratch {
+  fs::path path;
+  Scratch() {
+    std::string name = (fs::temp_directory_path() / "octet-report-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr)
+      refuse(ErrorCode::io,
+             {.what = "cannot make a folder for exported files in " + fs::temp_directory_path().string()});
+    path = name;
+  }
+  ~Scratch() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+};
+
 struct Options {
   std::string model, calibration, output, shapes;
+  PeerOptions peers;
+  bool no_torch = false, no_peers = false;
   DataOptions data;
   ReportOptions how;
 };
@@ -31,7 +54,19 @@ void write_report(Options& options, const Console& console) {
     options.how.shapes.clear();
     for (const Shape& shape : parse_shapes(options.shapes)) options.how.shapes.emplace_back(shape.batch, shape.seq);
   }
-  const Report made = report(model, Calibration::load(file), load_data(options.data), options.how, console.progress());
+  const Dataset data = load_data(options.data);
+  if (options.how.limit > data.rows())
+    console.note(fmt::format("{} has {} rows, fewer than the {} asked for", data.source(), format_count(data.rows()),
+                             format_count(options.how.limit)));
+  const Calibration calibration = Calibration::load(file);
+  Scratch scratch;
+  PeerOptions& peers = options.peers;
+  peers.folder = options.model, peers.files = scratch.path, peers.threads = options.how.threads;
+  peers.torch = !options.no_torch;
+  if (options.no_peers) peers.python = peers.trtexec = "none", peers.torch = false;
+  options.how.peers = find_peers(model, calibration, peers);
+  const Report made = report(model, calibration, data, options.how, console.progress());
+  options.how.peers.clear();  // their processes end before the folder goes
   std::string written;
   for (const auto& path : save_report(made, options.output)) written += (written.empty() ? "" : ", ") + path.string();
   console.say(made.markdown);
@@ -63,6 +98,12 @@ void add_report(CLI::App& app, Console& console) {
   verb->add_option("--max-length", options->how.max_length, "Cut texts to this many tokens (default: the model's most)")
       ->check(CLI::PositiveNumber);
   verb->add_option("--threads", options->how.threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
+  verb->add_option("--python", options->peers.python,
+                   "A Python with onnxruntime and openvino for rows of theirs, or none (default: python3)");
+  verb->add_option("--trtexec", options->peers.trtexec,
+                   "TensorRT's trtexec for rows of it, or none (default: the one on the PATH)");
+  verb->add_flag("--no-torch", options->no_torch, "No rows of PyTorch");
+  verb->add_flag("--no-peers", options->no_peers, "No rows of other engines");
   verb->callback([options, &console] { write_report(*options, console); });
 }
 

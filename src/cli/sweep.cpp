@@ -24,8 +24,11 @@ struct Options {
   DataOptions data;
   SensitivityOptions how;
   SearchOptions search;
-  int64_t leave = 0, top = 30, balance_rows = 0;
-  bool fresh = false, search_only = false;
+  int64_t leave = 0, top = 30, balance_rows = 0, bias_rows = 0;
+  bool fresh = false, search_only = false, ranges = false;
+  std::vector<std::string> methods;
+  std::vector<int64_t> samples;
+  int64_t judge_rows = 64;
 };
 
 Json to_json(const std::optional<OutputError>& e) {
@@ -60,6 +63,7 @@ Json to_json(const Sensitivity& s) {
           {"truncated", s.truncated},
           {"batches", s.batches},
           {"resumed_batches", s.resumed_batches},
+          {"resumed_runs", s.resumed_runs},
           {"computed_share", s.computed_share},
           {"seconds", s.seconds},
           {"units", rows}};
@@ -94,10 +98,10 @@ void say(const Sensitivity& s, int64_t top, const Console& console) {
   console.say(fmt::format("float{}; everything quantized: {} dB, cosine {:.6f}{}",
                           metric ? fmt::format(" {} {:.4f}", s.metric, s.float_metric) : "", decibels(s.all),
                           s.all.cosine, metric ? fmt::format(", {} {:.4f}", s.metric, *s.all.metric) : ""));
-  console.say(fmt::format(
-      "{} units on {} rows ({} tokens), {:.1f} s, {:.0f} % of the steps of whole passes{}", s.rows.size(),
-      format_count(s.data_rows), format_count(s.tokens), s.seconds, 100 * s.computed_share,
-      s.resumed_batches > 0 ? fmt::format("; {} of {} batches were done before", s.resumed_batches, s.batches) : ""));
+  console.say(
+      fmt::format("{} units on {} rows ({} tokens), {:.1f} s, {:.0f} % of the steps of whole passes{}", s.rows.size(),
+                  format_count(s.data_rows), format_count(s.tokens), s.seconds, 100 * s.computed_share,
+                  s.resumed_runs > 0 ? fmt::format("; {} runs were done before", format_count(s.resumed_runs)) : ""));
 }
 
 /// The calibration without its `count` most harmful units.
@@ -197,19 +201,83 @@ void run_search(const Model& model, const Calibration& calibration, const Datase
                                     .hint = "allow a larger --max-drop or --max-latency, or calibrate otherwise"});
 }
 
-void balance_only(const Model& model, const Calibration& calibration, const Dataset& data, const Options& options,
+/// Methods and numbers of samples from one pass, then what --balance and --bias-correction ask for.
+Calibration ranges_of(const Model& model, const CalibrateOptions& how, const Dataset& data, const Options& options,
+                      const Console& console, Json* json) {
+  EncodedRows encoded = encode_rows(model, data, options.how.max_length, 0, options.how.threads);
+  RangeSearchOptions search{.calibrate = how};
+  search.calibrate.threads = options.how.threads;
+  if (!options.methods.empty()) search.methods = options.methods;
+  if (!options.samples.empty()) search.samples = options.samples;
+  search.judge_rows = options.judge_rows;
+  RangeSearchResult r;
+  Calibration chosen = search_ranges(model, encoded.rows, search, &r, console.progress());
+  Table table({"method", "samples", "error %", "cosine", ""}, {0, 4});
+  Json trials = Json::array();
+  for (const RangeTrial& t : r.trials) {
+    table.add({t.method, format_count(t.samples), fmt::format("{:.3f}", 100 * t.relative_error),
+               fmt::format("{:.6f}", t.cosine), t.chosen ? "<- chosen" : ""});
+    trials.push_back({{"method", t.method},
+                      {"samples", t.samples},
+                      {"relative_error", t.relative_error},
+                      {"cosine", t.cosine},
+                      {"chosen", t.chosen}});
+  }
+  console.say(table.text());
+  if (search.samples.back() > r.calibration_rows)
+    console.note(fmt::format("{} texts were there for statistics, fewer than the {} asked for",
+                             format_count(r.calibration_rows), format_count(search.samples.back())));
+  console.say(fmt::format(
+      "one pass over {} texts ({:.1f} s), judged on {}; on {} held out: error {:.3f} %, cosine {:.6f} ({} on all: "
+      "{:.3f} %); {:.1f} s",
+      format_count(r.calibration_rows), r.pass_seconds, r.judge_rows, r.held_out_rows, 100 * r.held_out_error,
+      r.held_out_cosine, search.methods.front(), 100 * r.first_held_out_error, r.seconds));
+  *json = {{"trials", trials},
+           {"per_tensor", r.per_tensor},
+           {"calibration_rows", r.calibration_rows},
+           {"judge_rows", r.judge_rows},
+           {"held_out_rows", r.held_out_rows},
+           {"held_out_error", r.held_out_error},
+           {"held_out_cosine", r.held_out_cosine},
+           {"first_held_out_error", r.first_held_out_error},
+           {"seconds", r.seconds}};
+  return chosen;
+}
+
+/// What comes before or instead of a sweep: ranges, strengths edge by edge, then biases.
+void prepare_only(const Model& model, Calibration calibration, const Dataset& data, const Options& options,
                   const Console& console) {
   EncodedRows encoded = encode_rows(model, data, options.how.max_length, 0, options.how.threads);
   const int64_t per_row = static_cast<int64_t>(encoded.rows.size()) / data.rows();
-  std::vector<Encoding> rows;
-  const int64_t count = std::min(options.balance_rows, data.rows());
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t t = 0; t < per_row; ++t)
-      rows.push_back(encoded.rows[static_cast<size_t>(i * data.rows() / count * per_row + t)]);
-  StrengthResult s;
-  balance_edges(model, calibration, rows, &s, console.progress(), options.how.threads).save(options.output);
-  say(s, console);
-  console.result({{"output", options.output}, {"balance", to_json(s)}, {"seconds", s.seconds}});
+  auto spread = [&](int64_t wanted) {
+    std::vector<Encoding> rows;
+    const int64_t count = std::min(wanted, data.rows());
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t t = 0; t < per_row; ++t)
+        rows.push_back(encoded.rows[static_cast<size_t>(i * data.rows() / count * per_row + t)]);
+    return rows;
+  };
+  Json result{{"output", options.output}};
+  if (options.ranges) {
+    CalibrateOptions how = calibration.options();
+    how.bias_rows = 0;
+    calibration = ranges_of(model, how, data, options, console, &result["ranges"]);
+  }
+  if (options.balance_rows > 0) {
+    StrengthResult s;
+    calibration =
+        balance_edges(model, calibration, spread(options.balance_rows), &s, console.progress(), options.how.threads);
+    say(s, console);
+    result["balance"] = to_json(s), result["seconds"] = s.seconds;
+  }
+  if (options.bias_rows > 0) {
+    calibration =
+        correct_biases(model, calibration, spread(options.bias_rows), console.progress(), options.how.threads);
+    console.say(fmt::format("biases corrected: {} linears", calibration.corrected_biases()));
+    result["corrected_biases"] = calibration.corrected_biases();
+  }
+  calibration.save(options.output);
+  console.result(result);
 }
 
 void sweep(Options& options, const Console& console) {
@@ -236,9 +304,11 @@ void sweep(Options& options, const Console& console) {
     options.search.max_length = options.how.max_length;
     options.search.threads = options.how.threads;
     options.search.balance_rows = options.balance_rows;
+    options.search.bias_rows = options.bias_rows;
     return run_search(model, calibration, data, options, console);
   }
-  if (options.balance_rows > 0) return balance_only(model, calibration, data, options, console);
+  if (options.ranges || options.balance_rows + options.bias_rows > 0)
+    return prepare_only(model, calibration, data, options, console);
   if (options.state.empty() && !options.output.empty()) options.state = options.output + ".state";
   if (options.state == "none") options.state.clear();
   if (!options.state.empty()) check_output(options.state);
@@ -293,6 +363,8 @@ void add_sweep(CLI::App& app, Console& console) {
   verb->add_option("--state", options->state,
                    "File that keeps what was measured, so that an interrupted sweep goes on (default: OUTPUT.state; "
                    "'none': no file)");
+  verb->add_option("--save-every", options->how.save_every, "Seconds between writes of that file (default: 2)")
+      ->check(CLI::NonNegativeNumber);
   verb->add_flag("--fresh", options->fresh, "Begin anew instead of going on from the state file");
   CLI::Option* search = verb->add_flag("--search", options->search_only,
                                        "Measure the plans that are best for their time, without choosing one");
@@ -312,9 +384,32 @@ void add_sweep(CLI::App& app, Console& console) {
       verb->add_option("--balance", options->balance_rows,
                        "Choose the strength of channel balancing edge by edge on this many rows; alone it needs -o")
           ->check(CLI::PositiveNumber);
-  verb->callback([options, search, drop, latency, balance, output, &console] {
+  CLI::Option* bias =
+      verb->add_option("--bias-correction", options->bias_rows,
+                       "Fold the mean error of every linear on this many rows into its bias; alone it needs -o")
+          ->check(CLI::PositiveNumber);
+  CLI::Option* ranges =
+      verb->add_flag("--ranges", options->ranges,
+                     "Search methods and numbers of samples, from one pass of statistics over the data, and write the "
+                     "calibration whose outputs are nearest to float (with -o; placement and options are --calib's)")
+          ->needs(output);
+  verb->add_option("--methods", options->methods, "With --ranges: the methods tried, separated by commas")
+      ->delimiter(',')
+      ->needs(ranges);
+  verb->add_option("--samples", options->samples, "With --ranges: numbers of texts tried, as in 32,64,128,256")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->needs(ranges);
+  verb->add_option("--judge-rows", options->judge_rows,
+                   "With --ranges: texts to judge on, and as many held out (default: 64)")
+      ->check(CLI::PositiveNumber)
+      ->needs(ranges);
+  verb->callback([options, search, drop, latency, balance, bias, output, &console] {
     const bool searches = search->count() + drop->count() + latency->count() > 0;
     if (balance->count() > 0 && !searches && output->count() == 0) throw CLI::RequiredError("--balance without -o");
+    if (bias->count() > 0 && !searches && output->count() == 0)
+      throw CLI::RequiredError("--bias-correction without -o");
+    if (searches && options->ranges) throw CLI::ExcludesError("--ranges", "the search");
     if (searches && options->leave > 0) throw CLI::ExcludesError("--leave", "the search");
     if (search->count() > 0 && drop->count() + latency->count() == 0 && output->count() > 0)
       throw CLI::RequiredError("-o with --search needs --max-drop or --max-latency: a bound");

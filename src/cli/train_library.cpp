@@ -49,7 +49,7 @@ const TrainFunctions& train_library() {
       if (library == nullptr) reason = last_error();
     }
     if (library == nullptr) absent(reason);
-    auto get = reinterpret_cast<const TrainFunctions* (*)()>(dlsym(library, "octet_train_functions"));
+    auto get = reinterpret_cast<const TrainFunctions* (*)()>(dlsym(library, "octet_train_functions_2"));
     if (get == nullptr) absent(last_error());
     return get();
   }();

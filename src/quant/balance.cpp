@@ -77,7 +77,7 @@ Calibration balance_graph(const Graph& graph, const Calibration& calibration, st
   if (rows.empty()) fail(ErrorCode::invalid_argument, {.what = "cannot balance channels without rows"});
   Graph placed = graph;
   place_quantizers(placed, state.options);
-  const MethodOptions own = method_of(state.options, "");
+  const MethodOptions own = method_of(state, "");
   Graph start = placed;
   if (state.ranges.empty()) choose_ranges(start, state.statistics, own);
   else apply_ranges(start, state.ranges, own);
@@ -113,6 +113,40 @@ Calibration balance_graph(const Graph& graph, const Calibration& calibration, st
         list->push_back({key(edge), edge.sum(), found->second.error, found->second.strength});
   auto made = std::make_shared<Calibration::State>(state);
   made->ranges = stored_ranges(final, methods);
+  made->biases.clear();  // of other ranges
+  return Calibration(std::move(made));
+}
+
+Calibration choose_methods(const Graph& graph, const Calibration& calibration, std::span<const CalibrationRow> rows,
+                           std::span<const std::string> methods, std::vector<ChosenMethod>* list, int threads,
+                           const Progress& progress) {
+  if (rows.empty() || methods.empty())
+    fail(ErrorCode::invalid_argument, {.what = "cannot choose methods without rows and methods"});
+  const Calibration::State& state = calibration.state();
+  Graph placed = graph;
+  place_quantizers(placed, state.options);
+  std::map<std::string, ChosenMethod> best;  // by product
+  for (size_t m = 0; m < methods.size(); ++m) {
+    if (progress) progress("methods", static_cast<int64_t>(m), static_cast<int64_t>(methods.size()));
+    Graph trial = placed;
+    choose_ranges(trial, state.statistics, method_of(state.options, methods[m]));
+    for (const auto& [name, edge] : measure(trial, rows, threads)) {
+      ChosenMethod& b = best[edge.error.begin()->first];
+      if (m == 0) b.first_error = edge.sum();
+      if (m == 0 || edge.sum() < b.error) b.method = methods[m], b.error = edge.sum(), b.quantizers = edge.names;
+    }
+  }
+  auto made = std::make_shared<Calibration::State>(state);
+  made->biases.clear();
+  made->methods.clear();
+  for (auto& [node, b] : best) {
+    b.node = node;
+    for (const std::string& name : b.quantizers) made->methods[name] = b.method;
+    if (list != nullptr) list->push_back(b);
+  }
+  Graph final = placed;
+  const auto how = choose_ranges(final, state.statistics, method_of(*made, ""));
+  made->ranges = stored_ranges(final, how);
   return Calibration(std::move(made));
 }
 

@@ -57,6 +57,13 @@ MethodOptions method_of(const CalibrateOptions& options, const std::string& meth
   return chosen;
 }
 
+MethodOptions method_of(const Calibration::State& state, const std::string& method) {
+  MethodOptions chosen = method_of(state.options, method);
+  if (method.empty())
+    for (const auto& [name, own] : state.methods) chosen.methods[name] = parse_method(own);
+  return chosen;
+}
+
 void place_quantizers(Graph& graph, const CalibrateOptions& options) {
   place(graph, placement_of(options));
   for (const auto& [pattern, state] : options.states) {
@@ -114,6 +121,7 @@ void apply_ranges(Graph& graph, const std::map<std::string, StoredRange>& ranges
 const std::string& Calibration::model_hash() const noexcept { return state_->model_hash; }
 const CalibrateOptions& Calibration::options() const noexcept { return state_->options; }
 int64_t Calibration::samples() const noexcept { return state_->samples; }
+int64_t Calibration::corrected_biases() const noexcept { return static_cast<int64_t>(state_->biases.size()); }
 int64_t Calibration::tokens() const noexcept { return state_->tokens; }
 
 std::vector<Calibration::Range> Calibration::ranges() const {
@@ -162,6 +170,7 @@ Calibration Calibration::merge(const Calibration& a, const Calibration& b) {
   merged->tokens += right.tokens;
   merged->data_hash = hex(hash_text(right.data_hash, hash_text(left.data_hash)));
   merged->ranges.clear();
+  merged->biases.clear();
   return Calibration(std::move(merged));
 }
 

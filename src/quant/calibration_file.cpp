@@ -1,4 +1,5 @@
 // Calibration files: safetensors with stats/<tensor>.* and range/<quantizer>.*, and the rest as JSON in the metadata.
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -13,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 1, kFormatWithBiases = 2;  // older versions must not overlook corrections
 constexpr const char* kKey = "octet_calibration";
 
 json to_json(const CalibrateOptions& options) {
@@ -29,6 +30,7 @@ json to_json(const CalibrateOptions& options) {
           {"float_embeddings", options.float_embeddings},
           {"share_qkv", options.share_qkv},
           {"clip_gelu", options.clip_gelu},
+          {"bias_rows", options.bias_rows},
           {"probabilities", options.probabilities},
           {"states", options.states},
           {"activation_type", options.activation_type},
@@ -50,6 +52,7 @@ CalibrateOptions options_from(const json& object, const std::string& where) {
   options.float_embeddings = json_get<bool>(object, "float_embeddings", where);
   options.share_qkv = json_get<bool>(object, "share_qkv", where);
   options.clip_gelu = json_get<double>(object, "clip_gelu", where);
+  options.bias_rows = json_get_or<int64_t>(object, "bias_rows", 0, where);
   options.probabilities = json_get<std::string>(object, "probabilities", where);
   options.activation_type = json_get<std::string>(object, "activation_type", where);
   options.weight_type = json_get<std::string>(object, "weight_type", where);
@@ -168,7 +171,12 @@ void Calibration::save(const std::filesystem::path& path) const {
     if (!range.scale.empty()) tensors.emplace_back("range/" + name + ".scale", range.scale);
     if (!range.column_scale.empty()) tensors.emplace_back("range/" + name + ".column_scale", range.column_scale);
   }
-  json header{{"format", kFormat},
+  json biases = json::array();
+  for (const auto& [node, correction] : state.biases) {
+    biases.push_back(node);
+    tensors.emplace_back("bias/" + node, correction);
+  }
+  json header{{"format", biases.empty() ? kFormat : kFormatWithBiases},
               {"octet", OCTET_VERSION},
               {"model", state.model_hash},
               {"data", state.data_hash},
@@ -176,7 +184,9 @@ void Calibration::save(const std::filesystem::path& path) const {
               {"tokens", state.tokens},
               {"options", to_json(state.options)},
               {"stats", std::move(stats)},
-              {"ranges", std::move(ranges)}};
+              {"ranges", std::move(ranges)},
+              {"biases", std::move(biases)},
+              {"methods", state.methods}};
   write_safetensors(path, tensors, {{kKey, header.dump()}});
 }
 
@@ -190,10 +200,11 @@ std::shared_ptr<const Calibration::State> parse_calibration(const MappedFile& by
                               .hint = "octet calibrate writes them"});
   const json header = parse_json(metadata->second, where);
   auto format = json_get<int64_t>(header, "format", where);
-  if (format != kFormat)
+  if (format != kFormat && format != kFormatWithBiases)
     fail(ErrorCode::unsupported,
          {.what = "cannot read this calibration file",
-          .expected = "expected format " + std::to_string(kFormat) + ", got " + std::to_string(format),
+          .expected =
+              "expected format " + std::to_string(kFormatWithBiases) + " or older, got " + std::to_string(format),
           .where = "in " + where,
           .hint = "it was written by octet " + json_get_or<std::string>(header, "octet", "of another version", where)});
   auto state = std::make_shared<Calibration::State>();
@@ -235,6 +246,28 @@ std::shared_ptr<const Calibration::State> parse_calibration(const MappedFile& by
     range.method = json_get<std::string>(entry, "method", here);
     if (reader.has(at + ".scale")) range.scale = reader.scale(at + ".scale");
     if (reader.has(at + ".column_scale")) range.column_scale = reader.scale(at + ".column_scale");
+  }
+  if (header.contains("methods")) {
+    const json methods = json_get<json>(header, "methods", where);
+    for (const auto& [name, entry] : methods.items()) {
+      const auto method = json_get<std::string>(methods, name.c_str(), where);
+      try {
+        parse_method(method);
+      } catch (const Error& error) {
+        fail(ErrorCode::corrupt, {.what = error.what(), .where = "methods in " + where});
+      }
+      state->methods[name] = method;
+    }
+  }
+  if (header.contains("biases")) {
+    for (const std::string& node : json_get<std::vector<std::string>>(header, "biases", where)) {
+      const Tensor& correction = reader.tensor("bias/" + node, DType::f32);
+      bool valid = correction.shape().size() == 1;
+      for (float value : correction.as<float>()) valid = valid && std::isfinite(value);
+      if (!valid)
+        fail(ErrorCode::corrupt, {.what = "tensor bias/" + node + " holds no correction", .where = "in " + where});
+      state->biases[node] = correction;
+    }
   }
   return state;
 }

@@ -33,11 +33,18 @@ struct Calibration::State {
   Statistics statistics;
   /// By quantizer. Empty after a merge: ranges are then chosen when the model is compiled.
   std::map<std::string, StoredRange> ranges;
+  /// By linear: what is added to its bias, f32 [outputs]. Belongs to `ranges`; gone where ranges are chosen again.
+  std::map<std::string, Tensor> biases;
+  /// Methods that a search chose for single tensors (MethodOptions::methods); ranges chosen by another method lose
+  /// them.
+  std::map<std::string, std::string> methods;
 };
 
 /// Checks the names and numbers among the options (invalid_argument).
 PlacementOptions placement_of(const CalibrateOptions& options);
 MethodOptions method_of(const CalibrateOptions& options, const std::string& method);
+/// The same with the methods of single tensors, unless `method` replaces all.
+MethodOptions method_of(const Calibration::State& state, const std::string& method);
 /// Places quantizers as the options say, states included.
 void place_quantizers(Graph& graph, const CalibrateOptions& options);
 

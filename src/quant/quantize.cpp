@@ -60,6 +60,9 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
          {.what = "cannot calibrate on so few rows",
           .expected = "expected samples > 0 and max_length >= 0, got " + std::to_string(options.samples) + " and " +
                       std::to_string(options.max_length)});
+  if (options.bias_rows < 0)
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot correct biases", .expected = "expected rows >= 0, got " + std::to_string(options.bias_rows)});
   const auto count = static_cast<size_t>(std::min<int64_t>(options.samples, static_cast<int64_t>(rows.size())));
   int64_t limit = longest_row(graph);
   if (options.max_length > 0) limit = std::min(limit, options.max_length);
@@ -142,7 +145,17 @@ Calibration calibrate_graph(const Graph& graph, std::span<const CalibrationRow> 
                                           std::move(seen.minimum), std::move(seen.maximum), "statistics of the GPU"));
   state->data_hash = hex(data_hash);
   state->ranges = stored_ranges(placed, choose_ranges(placed, state->statistics, method));
-  return Calibration(std::move(state));
+  Calibration made(std::move(state));
+  if (options.bias_rows == 0) return made;
+  std::vector<CalibrationRow> chosen;
+  const size_t most = std::min(count, static_cast<size_t>(options.bias_rows));
+  for (size_t r = 0; r < most; ++r) {
+    CalibrationRow row = rows[r * rows.size() / most];
+    const auto length = static_cast<size_t>(std::min<int64_t>(limit, static_cast<int64_t>(row.ids.size())));
+    if (length == 0) continue;
+    chosen.push_back({row.ids.first(length), row.type_ids.empty() ? row.type_ids : row.type_ids.first(length)});
+  }
+  return correct_graph_biases(graph, made, chosen, nullptr, options.threads, progress);
 }
 
 std::string quantize_graph(Graph& graph, const QuantizeOptions& options) {
@@ -174,9 +187,11 @@ std::string quantize_graph(Graph& graph, const QuantizeOptions& options) {
     });
   }
   place_quantizers(graph, placement);
-  const MethodOptions method = method_of(state.options, options.method);
-  if (options.method.empty() && !state.ranges.empty()) apply_ranges(graph, state.ranges, method);
-  else choose_ranges(graph, state.statistics, method);
+  const MethodOptions method = method_of(state, options.method);
+  if (options.method.empty() && !state.ranges.empty()) {
+    apply_ranges(graph, state.ranges, method);
+    if (options.biases) apply_biases(graph, state.biases);
+  } else choose_ranges(graph, state.statistics, method);
   return "static (" + state.options.placement + ", " + method.method.name() + ")";
 }
 

@@ -5,6 +5,7 @@
 #include <octet/progress.h>
 
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@ struct QuantizeOptions {
   std::string method;                        ///< chooses again from statistics; empty keeps the calibration's ranges
   bool float_embeddings = false;
   std::string model_hash;  ///< must equal the calibration's (invalid_argument)
+  bool biases = true;      ///< with the calibration's bias corrections, where its own ranges are kept
 };
 
 /// Places quantizers with all ranges set. Returns what was done: "static (residual-channel, auto)", "dynamic".
@@ -42,5 +44,28 @@ struct BalancedEdge {
 };
 Calibration balance_graph(const Graph& graph, const Calibration& calibration, std::span<const CalibrationRow> rows,
                           std::vector<BalancedEdge>* edges, int threads, const Progress& progress);
+
+/// Ranges with the method chosen edge by edge (inputs of linears; q against k): the one whose product is nearest to
+/// float on `rows`. Everything else keeps the calibration's method.
+struct ChosenMethod {
+  std::string node, method;
+  std::vector<std::string> quantizers;
+  double first_error = 0, error = 0;  ///< noise over signal in power, by the first method and by the chosen one
+};
+Calibration choose_methods(const Graph& graph, const Calibration& calibration, std::span<const CalibrationRow> rows,
+                           std::span<const std::string> methods, std::vector<ChosenMethod>* list, int threads,
+                           const Progress& progress);
+
+/// The calibration with each quantized linear's mean error on `rows` (at most 8,192 tokens of them) as a correction of
+/// its bias. `list` gets (linear, root mean square of its correction).
+struct CorrectedBias {
+  std::string node;
+  double size = 0;
+};
+Calibration correct_graph_biases(const Graph& graph, const Calibration& calibration,
+                                 std::span<const CalibrationRow> rows, std::vector<CorrectedBias>* list, int threads,
+                                 const Progress& progress);
+/// Adds the corrections to the biases of a quantized graph's linears, but for those whose operands are left in float.
+void apply_biases(Graph& graph, const std::map<std::string, Tensor>& biases);
 
 }  // namespace octet

@@ -45,6 +45,10 @@ class Chooser {
 
  private:
   const Node& node(size_t index) const { return graph_.node(index); }
+  const Method& method_of(const std::string& name) const {
+    auto own = options_.methods.find(name);
+    return own == options_.methods.end() ? options_.method : own->second;
+  }
   bool per_channel(size_t index) const { return node(index).integer("axis", -1) == 1; }
 
   bool reads(size_t quantizer, Op op, size_t input) const {
@@ -95,12 +99,12 @@ class Chooser {
   /// calibration saw of a quiet channel is no bound for what it may do, and resolution beyond the median's gains
   /// nothing. But where what the channel is multiplied with (`other`, by channel) stands out by more than kLoud, its
   /// resolution matters as much more, and the bound falls by as much.
-  std::vector<float> channel_ranges(ValueId value, const QuantSpec& spec, std::string* how,
+  std::vector<float> channel_ranges(ValueId value, const QuantSpec& spec, const Method& method, std::string* how,
                                     const std::vector<float>& other = {}) const {
     const TensorStatistics& known = statistics(value);
-    bool automatic = options_.method.kind == Method::Kind::automatic;
-    float limit = clip(value, tensor_range(known, reference(value), spec,
-                                           automatic ? Method{Method::Kind::max} : options_.method, how));
+    bool automatic = method.kind == Method::Kind::automatic;
+    float limit =
+        clip(value, tensor_range(known, reference(value), spec, automatic ? Method{Method::Kind::max} : method, how));
     std::vector<float> ranges = known.channel_amax();
     for (float& range : ranges) range = std::min(range, limit);
     const float middle = median(ranges), usual = other.size() == ranges.size() ? median(other) : 0.0f;
@@ -124,7 +128,8 @@ class Chooser {
       QuantSpec spec = spec_of(node(i));
       if (!per_channel(i)) {
         std::string how;
-        float range = clip(value, tensor_range(statistics(value), reference(value), spec, options_.method, &how));
+        float range =
+            clip(value, tensor_range(statistics(value), reference(value), spec, method_of(node(i).name), &how));
         set_quantizer_input(graph_, i, 1, Tensor::scalar(scale_of(range, spec)));
         how_[node(i).name] = how;
       } else if (!reads(i, Op::attention_scores, 0) && !reads(i, Op::attention_scores, 1)) {
@@ -152,7 +157,7 @@ class Chooser {
       }
     }
     if (weights.empty()) columns = columns_behind_attention(group, columns.size());
-    std::vector<float> ranges = channel_ranges(value, spec, &how, columns);
+    std::vector<float> ranges = channel_ranges(value, spec, method_of(node(group.front()).name), &how, columns);
     float largest = *std::max_element(ranges.begin(), ranges.end());
     for (float& range : ranges) range = with_floor(range, largest);
     std::vector<float> vector = ranges;
@@ -228,7 +233,8 @@ class Chooser {
         if (const TensorStatistics* seen =
                 statistics_.find(graph_.value(node(static_cast<size_t>(facing)).input(0)).name))
           other = seen->channel_amax();
-      side.ranges = channel_ranges(node(static_cast<size_t>(side.quantizer)).input(0), side.spec, &side.how, other);
+      side.ranges = channel_ranges(node(static_cast<size_t>(side.quantizer)).input(0), side.spec,
+                                   method_of(node(scores).name), &side.how, other);
       float largest = *std::max_element(side.ranges.begin(), side.ranges.end());
       for (float& range : side.ranges) range = with_floor(range, largest);
     }

@@ -39,6 +39,8 @@ struct MethodOptions {
   /// Of single edges: by the name of an input quantizer of a linear; by the name of an attention's scores for q against
   /// k, where 0.5 gives both the same share.
   std::map<std::string, double> strengths;
+  /// Of single tensors, in place of `method`: by the name of a quantizer, or of an attention's scores for q and k.
+  std::map<std::string, Method> methods;
   double gelu_clip = 0.0;  ///< > 0: inputs of linears behind a GELU get a range of at most this
   bool shared_qkv =
       false;  ///< q, k and v of an attention get the largest of their three ranges (one scale a tensor only)

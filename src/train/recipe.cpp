@@ -435,8 +435,13 @@ std::vector<float> run_torch(const std::filesystem::path& folder, const std::vec
   return train::run_rows(graph, examples, options, progress);
 }
 
-extern "C" __attribute__((visibility("default"))) const TrainFunctions* octet_train_functions() {
-  static const TrainFunctions functions{finetune, qat, run_torch};
+TorchRunner open_torch(const std::filesystem::path& folder, const TorchRunOptions& options) {
+  Graph graph = hf::load_model(folder, {}).graph;
+  return train::open_graph(graph, options);
+}
+
+extern "C" __attribute__((visibility("default"))) const TrainFunctions* octet_train_functions_2() {
+  static const TrainFunctions functions{finetune, qat, run_torch, open_torch};
   return &functions;
 }
 

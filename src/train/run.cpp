@@ -1,6 +1,10 @@
 // Outputs of rows through the graph, without gradients.
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
+
+#include <chrono>
+#include <memory>
 
 #include "train/device.h"
 #include "train/interpreter.h"
@@ -39,6 +43,46 @@ std::vector<float> run_rows(const Graph& graph, const std::vector<Example>& rows
     std::vector<float> all;
     for (const std::vector<float>& part : parts) all.insert(all.end(), part.begin(), part.end());
     return all;
+  });
+}
+
+TorchRunner open_graph(const Graph& graph, const TorchRunOptions& options) {
+  return guarded([&] {
+    const bool autocast = options.autocast && options.precision != "fp32";
+    const std::string precision = autocast ? "fp32" : options.precision;
+    const at::ScalarType cast = compute_type(options.precision);
+    auto model = std::make_shared<Interpreter>(
+        graph, Interpreter::Options{.device = open_device(options.device, options.threads),
+                                    .master = master_type(precision),
+                                    .compute = compute_type(precision)});
+    return TorchRunner([model, autocast, cast](std::span<const Encoding> rows, double* ms) {
+      return guarded([&] {
+        c10::NoGradGuard no_grad;
+        const at::Device device = model->trainables().at(0).leaf.device();
+        if (autocast) {
+          at::autocast::set_autocast_dtype(device.type(), cast);
+          at::autocast::set_autocast_enabled(device.type(), true);
+        }
+        struct Off {
+          bool on;
+          at::DeviceType type;
+          ~Off() {
+            if (!on) return;
+            at::autocast::clear_cache();
+            at::autocast::set_autocast_enabled(type, false);
+          }
+        } off{autocast, device.type()};
+        const auto begin = std::chrono::steady_clock::now();
+        Rows flat;
+        for (const Encoding& row : rows) flat.add(row.ids, row.type_ids);
+        const Batch batch(flat, device);
+        at::Tensor out = answer(model->run({.batch = &batch})).to(at::kCPU).to(at::kFloat).contiguous();
+        if (ms != nullptr)
+          *ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+        const float* at = out.const_data_ptr<float>();
+        return std::vector<float>(at, at + out.numel());
+      });
+    });
   });
 }
 

@@ -66,6 +66,9 @@ Gradients gradients(const Setup& setup);
 std::vector<float> run_rows(const Graph& graph, const std::vector<Example>& rows, const TorchRunOptions& options,
                             const Progress& progress);
 
+/// A graph that stays in libtorch: one batch a call.
+TorchRunner open_graph(const Graph& graph, const TorchRunOptions& options);
+
 /// Rows of each batch of an epoch: shuffled by (seed, epoch); with `by_length` sorted, longest first, within pools of
 /// fifty batches, and the batches shuffled.
 std::vector<std::vector<int64_t>> epoch_batches(const std::vector<int64_t>& lengths, int64_t batch, uint64_t seed,

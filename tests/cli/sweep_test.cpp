@@ -48,31 +48,112 @@ TEST_F(SweepTest, InterruptedAndResumedGivesTheSameNumbers) {
   SensitivityOptions options{.batch_tokens = 24, .threads = 1};
   Sensitivity whole = sensitivity(model, calibration, data, options);
   ASSERT_GT(whole.batches, 3);
+  auto equal = [&](const Sensitivity& other) {
+    ASSERT_EQ(other.rows.size(), whole.rows.size());
+    for (size_t i = 0; i < whole.rows.size(); ++i) {
+      EXPECT_EQ(other.rows[i].name, whole.rows[i].name);
+      EXPECT_EQ(other.rows[i].only->sqnr_db, whole.rows[i].only->sqnr_db);
+      EXPECT_EQ(other.rows[i].all_but->cosine, whole.rows[i].all_but->cosine);
+      EXPECT_EQ(other.rows[i].all_but->metric, whole.rows[i].all_but->metric);
+    }
+  };
+  // Stopped in the first batch, among the units alone; later; then again, in the other direction; and right after.
   options.state = at("state");
   struct Stop {};
-  int64_t calls = 0;
-  const int64_t kCalls = 5 * static_cast<int64_t>(whole.rows.size());  // two and a half batches
-  EXPECT_THROW(sensitivity(model, calibration, data, options,
-                           [&](std::string_view, int64_t, int64_t) {
-                             if (++calls == kCalls) throw Stop{};
-                           }),
-               Stop);
+  const int64_t each = 2 + 2 * static_cast<int64_t>(whole.rows.size());
+  int64_t before = 0;
+  for (int64_t stop : {each / 4, each * 2, each * 3 / 2 + 3, int64_t{2}}) {
+    int64_t calls = 0;
+    EXPECT_THROW(sensitivity(model, calibration, data, options,
+                             [&](std::string_view, int64_t, int64_t) {
+                               if (++calls == stop) throw Stop{};
+                             }),
+                 Stop);
+    before += stop - 8;  // less the calls that begin a batch
+  }
   Sensitivity first = sensitivity(model, calibration, data, options);
   Sensitivity again = sensitivity(model, calibration, data, options);
-  EXPECT_GT(first.resumed_batches, 0);
-  EXPECT_LT(first.resumed_batches, first.batches);
+  EXPECT_GT(first.resumed_runs, before - 20);
+  EXPECT_LT(first.resumed_runs, each * first.batches);
+  EXPECT_EQ(again.resumed_runs, each * again.batches);
   EXPECT_EQ(again.resumed_batches, again.batches);
-  for (const Sensitivity* other : {&first, &again}) {
-    ASSERT_EQ(other->rows.size(), whole.rows.size());
-    for (size_t i = 0; i < whole.rows.size(); ++i) {
-      EXPECT_EQ(other->rows[i].name, whole.rows[i].name);
-      EXPECT_EQ(other->rows[i].only->sqnr_db, whole.rows[i].only->sqnr_db);
-      EXPECT_EQ(other->rows[i].all_but->cosine, whole.rows[i].all_but->cosine);
-      EXPECT_EQ(other->rows[i].all_but->metric, whole.rows[i].all_but->metric);
-    }
-  }
+  equal(first), equal(again);
   options.unit = "layer";
   EXPECT_THROW(sensitivity(model, calibration, data, options), Error);
+}
+
+/// Killed without a chance to write anything, again and again, at whatever moment that is.
+TEST_F(SweepTest, KilledAndResumedGivesTheSameNumbers) {
+  make();
+  make_data(400, "many.tsv");
+  const std::string command = "sweep model --calib c.safetensors --data many.tsv --threads 1 --json";
+  const Json whole = octet(command).json();
+  const auto runs = whole["batches"].get<int64_t>() * (2 + 2 * static_cast<int64_t>(whole["units"].size()));
+  Ran ran;
+  int killed = 0;
+  for (int i = 0; i < 60; ++i) {
+    const std::string limit = std::to_string(0.02 + 0.004 * i);
+    ran = octet(command + " --state st --save-every 0.001", "", i < 59 ? "timeout -s KILL " + limit : "");
+    if (ran.code == 0) break;
+    EXPECT_TRUE(ran.code == 137 || ran.code == 128 + 9) << ran.code << ran.err;
+    ++killed;
+  }
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_GT(killed, 0);
+  Json resumed = ran.json();
+  EXPECT_GT(resumed["resumed_runs"], 0);
+  EXPECT_LE(resumed["resumed_runs"], runs);
+  EXPECT_EQ(resumed["units"], whole["units"]);
+  EXPECT_EQ(resumed["all"], whole["all"]);
+  EXPECT_FALSE(fs::exists(at("st")));
+}
+
+TEST_F(SweepTest, BiasCorrectionIsWrittenAndCompiled) {
+  make();
+  Ran ran = octet("calibrate model --data data.tsv --bias-correction 16 -o b.safetensors --json");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_GT(ran.json()["corrected_biases"], 10);
+  ASSERT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --bias-correction 16 -o d.safetensors").code, 0);
+  const Json plain = octet("eval model --calib c.safetensors --data data.tsv --against model --json").json();
+  const Json corrected = octet("eval model --calib b.safetensors --data data.tsv --against model --json").json();
+  EXPECT_NE(plain["against"]["rms_error"], corrected["against"]["rms_error"]);
+  // The same float model with and without: a sweep compares with it, not with the corrected one.
+  const Json one = octet("sweep model --calib c.safetensors --data data.tsv --unit layer --json").json();
+  const Json other = octet("sweep model --calib b.safetensors --data data.tsv --unit layer --json").json();
+  EXPECT_EQ(one["units"], other["units"]);
+  EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --bias-correction 4").code, 64);
+}
+
+TEST_F(SweepTest, RangesFromOnePass) {
+  make();
+  make_data(60, "many.tsv");
+  Ran ran = octet(
+      "sweep model --calib c.safetensors --data many.tsv --ranges --samples 8,16,32 --judge-rows 10 "
+      "--methods auto,max,percentile:99,percentile:60 --balance 4 --bias-correction 4 -o d.safetensors --json");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const Json found = ran.json()["ranges"];
+  ASSERT_EQ(found["trials"].size(), 13u);
+  EXPECT_EQ(found["trials"].back()["method"], "per tensor");
+  EXPECT_EQ(found["calibration_rows"], 32);
+  double best = 1e9, bad = 0;
+  int chosen = 0;
+  for (const Json& trial : found["trials"]) {
+    best = std::min(best, trial["relative_error"].get<double>());
+    if (trial["method"] == "percentile:60") bad = trial["relative_error"];
+    if (!trial["chosen"]) continue;
+    ++chosen;
+    EXPECT_EQ(trial["relative_error"], best) << trial;
+  }
+  EXPECT_EQ(chosen, 1);
+  EXPECT_GT(bad, 2 * best);
+  EXPECT_GT(ran.json()["corrected_biases"], 0);
+  EXPECT_EQ(octet("compile model --calib d.safetensors -o m.octet").code, 0);
+  Ran few = octet("sweep model --calib c.safetensors --data data.tsv --ranges --samples 5000 -o d.safetensors");
+  EXPECT_EQ(few.code, 0) << few.err;
+  EXPECT_NE(few.err.find("fewer than the 5,000"), std::string::npos) << few.err;
+  EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --ranges").code, 64);
+  EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --ranges --methods best -o d.safetensors").code,
+            2);
 }
 
 TEST_F(SweepTest, SearchWritesACalibrationOrSaysThatThereIsNone) {

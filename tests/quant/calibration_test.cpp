@@ -355,7 +355,11 @@ TEST(Calibration, DamagedFilesAreRefused) {
   using Json = nlohmann::json;
   using Tensors = std::vector<std::pair<std::string, Tensor>>;
   EXPECT_NO_THROW(Calibration::load(with([](Json&, Tensors&) {})));
-  message(ErrorCode::unsupported, [&] { Calibration::load(with([](Json& h, Tensors&) { h["format"] = 2; })); });
+  message(ErrorCode::unsupported, [&] { Calibration::load(with([](Json& h, Tensors&) { h["format"] = 3; })); });
+  message(ErrorCode::corrupt, [&] { Calibration::load(with([](Json& h, Tensors&) { h["biases"] = {"nowhere"}; })); });
+  message(ErrorCode::corrupt, [&] {
+    Calibration::load(with([](Json& h, Tensors&) { h["methods"] = {{"x", "best"}}; }));
+  });
   for (const char* key : {"model", "samples", "options", "stats", "ranges"})
     message(ErrorCode::corrupt, [&] { Calibration::load(with([key](Json& h, Tensors&) { h.erase(key); })); });
   message(ErrorCode::corrupt,

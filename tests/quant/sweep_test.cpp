@@ -215,6 +215,82 @@ TEST(Balance, VectorsFoldWithoutChangingFloatOutputs) {
   EXPECT_EQ(edges, 128);
 }
 
+// ---------------------------------------------------------------- bias correction
+
+/// Means of every linear's result over the rows' tokens, by name.
+std::map<std::string, std::vector<double>> linear_means(const Graph& graph, const Rows& rows) {
+  Executor executor(std::make_shared<const Program>(lower(graph, {.target = host_target(), .fuse = false})),
+                    std::make_shared<ThreadPool>(1), host_target(), true);
+  executor.bind(rows.view());
+  executor.run();
+  std::map<std::string, std::vector<double>> means;
+  for (const Step& step : executor.program().steps) {
+    if (graph.find_node(step.name) < 0) continue;
+    const Node& node = graph.node(static_cast<size_t>(graph.find_node(step.name)));
+    if (node.op != Op::linear) continue;
+    std::vector<double>& mean = means[step.name];
+    mean.resize(static_cast<size_t>(graph.value(node.output).type.shape.back()));
+    const int32_t out = step.outputs[0].buffer;
+    const auto* values = static_cast<const float*>(executor.data(out));
+    const int64_t tokens = executor.elements(out) / static_cast<int64_t>(mean.size());
+    for (int64_t i = 0; i < executor.elements(out); ++i)
+      mean[static_cast<size_t>(i) % mean.size()] += double{values[i]} / static_cast<double>(tokens);
+  }
+  return means;
+}
+
+/// On the rows it was found on, every corrected linear has float's means; a linear left in float keeps its own bias.
+TEST(Bias, CorrectedLinearsHaveTheMeansOfFloat) {
+  const Graph graph = test::TinyEncoder{.layers = 3}.build();
+  Rows rows(21);
+  const Calibration plain = calibrated(graph, {.placement = "qdqbert", .activation_type = "s5", .weight_type = "s5"});
+  std::vector<CorrectedBias> list;
+  const Calibration corrected = correct_graph_biases(graph, plain, rows.rows, &list, 1, {});
+  EXPECT_EQ(list.size(), 18u);
+  EXPECT_EQ(corrected.corrected_biases(), 18);
+  const auto real = linear_means(graph, rows), before = linear_means(quantized(graph, plain), rows),
+             after = linear_means(quantized(graph, corrected), rows);
+  for (const CorrectedBias& entry : list) {
+    EXPECT_GT(entry.size, 0);
+    double wrong = 0, left = 0;
+    for (size_t c = 0; c < real.at(entry.node).size(); ++c) {
+      wrong = std::max(wrong, std::fabs(before.at(entry.node)[c] - real.at(entry.node)[c]));
+      left = std::max(left, std::fabs(after.at(entry.node)[c] - real.at(entry.node)[c]));
+    }
+    EXPECT_LT(left, 1e-5) << entry.node << " was wrong by " << wrong;
+  }
+  // Kept by the file; ranges chosen again lose it; a linear in float does not take it.
+  const auto path = std::filesystem::path(testing::TempDir()) / "octet_bias.safetensors";
+  corrected.save(path);
+  const Calibration loaded = Calibration::load(path);
+  std::filesystem::remove(path);
+  EXPECT_EQ(outputs(quantized(graph, loaded), rows), outputs(quantized(graph, corrected), rows));
+  EXPECT_EQ(Calibration::merge(loaded, loaded).corrected_biases(), 0);
+  Graph again = graph;
+  quantize_graph(again, {.calibration = &corrected, .method = "auto", .model_hash = "model"});
+  Graph fresh = graph;
+  quantize_graph(fresh, {.calibration = &plain, .method = "auto", .model_hash = "model"});
+  EXPECT_EQ(outputs(again, rows), outputs(fresh, rows));
+  const std::string name = list.front().node;
+  auto state = std::make_shared<Calibration::State>(corrected.state());
+  for (auto& [quantizer, range] : state->ranges)
+    if (quantizer.starts_with(name)) range.attributes["state"] = std::string("off");
+  const Graph partly = quantized(graph, Calibration(state));
+  const auto bias = [&](const Graph& g) {
+    return g.parameter(g.node(static_cast<size_t>(g.find_node(name))).input(2)).to_f32();
+  };
+  EXPECT_EQ(bias(partly), bias(graph));
+  EXPECT_NE(bias(quantized(graph, corrected)), bias(graph));
+}
+
+TEST(Bias, RefusesAnotherModelsCorrections) {
+  Graph graph = test::TinyEncoder{}.build();
+  auto state = std::make_shared<Calibration::State>(calibrated(graph).state());
+  state->biases["nowhere"] = Tensor::from(std::vector<float>(32), {32});
+  EXPECT_ANY_THROW(quantized(graph, Calibration(state)));
+  EXPECT_ANY_THROW(correct_graph_biases(graph, calibrated(graph), {}, nullptr, 1, {}));
+}
+
 // ---------------------------------------------------------------- search
 
 TEST(Search, SameParetoSetAsAllCombinations) {

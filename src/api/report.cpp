@@ -143,7 +143,8 @@ class Measurement {
       attempt(runner, [&] {
         if (runner.peer != nullptr) runner.form.memory_bytes = runner.peer->memory ? runner.peer->memory() : 0;
         else if (runner.session)
-          runner.form.memory_bytes = runner.form.weight_bytes + runner.session->state().executor.arena_bytes();
+          if (const auto& executor = runner.session->state().executor)
+            runner.form.memory_bytes = runner.form.weight_bytes + executor->arena_bytes();
       });
   }
 

@@ -28,20 +28,70 @@ std::string escape(const std::string& text) {
   return result;
 }
 
-constexpr double kWidth = 640, kHeight = 300, kLeft = 56, kRight = 16, kTop = 16, kBottom = 40;
+constexpr double kHeight = 300, kLeft = 60, kRight = 16, kTop = 28, kBottom = 40;
 
-/// One picture with axes.
+/// A scale along one side of a picture, whose ends are ticks: 1, 2 or 5 times a power of ten.
+class Axis {
+ public:
+  static Axis linear(double low, double high) {
+    const double raw = std::max(high - low, 1e-9) / 4, power = std::pow(10, std::floor(std::log10(raw)));
+    const double step = power * (raw <= power ? 1 : raw <= 2 * power ? 2 : raw <= 5 * power ? 5 : 10);
+    Axis axis;
+    axis.digits_ = std::max(0, static_cast<int>(std::ceil(-std::log10(step) - 1e-9)));
+    const double first = std::floor(low / step + 1e-9), last = std::max(std::ceil(high / step - 1e-9), first + 1);
+    for (double i = first; i <= last; ++i) axis.ticks_.push_back(i * step);
+    return axis;
+  }
+  /// One place for each of `count` things.
+  static Axis units(size_t count) {
+    Axis axis;
+    for (size_t i = 0; i <= std::max<size_t>(count, 1); ++i) axis.ticks_.push_back(static_cast<double>(i));
+    return axis;
+  }
+  static Axis logarithmic(double low, double high) {
+    Axis axis;
+    axis.log_ = true;
+    const double steps[] = {1, 2, 5};
+    const bool sparse = high > 1000 * low;
+    for (int power = -9; power < 12; ++power)
+      for (double step : steps)
+        if (!sparse || step == 1) axis.ticks_.push_back(step * std::pow(10, power));
+    auto first = std::upper_bound(axis.ticks_.begin(), axis.ticks_.end(), low * (1 + 1e-9)) - 1;
+    auto last = std::lower_bound(axis.ticks_.begin(), axis.ticks_.end(), high * (1 - 1e-9));
+    if (first == last) ++last;
+    axis.ticks_ = std::vector<double>(first, last + 1);
+    return axis;
+  }
+  /// 0 at the first tick, 1 at the last.
+  double share(double value) const {
+    const double low = ticks_.front(), high = ticks_.back();
+    if (log_) return std::log(std::max(value, low) / low) / std::log(high / low);
+    return (value - low) / (high - low);
+  }
+  const std::vector<double>& ticks() const { return ticks_; }
+  std::string label(double tick) const {
+    return number(tick, log_ ? std::max(0, static_cast<int>(std::ceil(-std::log10(tick) - 1e-9))) : digits_);
+  }
+
+ private:
+  std::vector<double> ticks_;
+  int digits_ = 0;
+  bool log_ = false;
+};
+
+/// One picture with axes; a narrow one stands beside another.
 class Picture {
  public:
-  Picture(const std::string& title, double x_lo, double x_hi, double y_lo, double y_hi)
-      : x_lo_(x_lo), x_hi_(x_hi > x_lo ? x_hi : x_lo + 1), y_lo_(y_lo), y_hi_(y_hi > y_lo ? y_hi : y_lo + 1) {
-    body_ = "<svg viewBox=\"0 0 640 300\" role=\"img\" aria-label=\"" + escape(title) + "\"><title>" + escape(title) +
-            "</title>";
+  Picture(const std::string& title, double width, Axis across, Axis up)
+      : width_(width), across_(std::move(across)), up_(std::move(up)) {
+    body_ = "<svg viewBox=\"0 0 " + number(width, 0) + " 300\" role=\"img\" aria-label=\"" + escape(title) +
+            "\"><title>" + escape(title) + "</title>";
   }
-  double x(double value) const { return kLeft + (value - x_lo_) / (x_hi_ - x_lo_) * (kWidth - kLeft - kRight); }
-  double y(double value) const {
-    return kHeight - kBottom - (value - y_lo_) / (y_hi_ - y_lo_) * (kHeight - kTop - kBottom);
-  }
+  static constexpr double kWhole = 640, kNarrow = 440;
+
+  double x(double value) const { return kLeft + across_.share(value) * (width_ - kLeft - kRight); }
+  double y(double value) const { return kHeight - kBottom - up_.share(value) * (kHeight - kTop - kBottom); }
+  double floor() const { return kHeight - kBottom; }
   void text(double px, double py, const std::string& words, const char* anchor = "start") {
     body_ += "<text x=\"" + number(px, 1) + "\" y=\"" + number(py, 1) + "\" text-anchor=\"" + anchor + "\">" +
              escape(words) + "</text>";
@@ -64,24 +114,23 @@ class Picture {
     for (auto [px, py] : points) body_ += number(px, 1) + "," + number(py, 1) + " ";
     body_ += "\"/>";
   }
-  void axes(const std::string& across, const std::string& up, int x_digits, int y_digits) {
-    for (int i = 0; i <= 4; ++i) {
-      const double at = y_lo_ + (y_hi_ - y_lo_) * i / 4;
-      line(kLeft, y(at), kWidth - kRight, y(at), "grid");
-      text(kLeft - 6, y(at) + 4, number(at, y_digits), "end");
-      if (x_digits < 0) continue;
-      const double ax = x_lo_ + (x_hi_ - x_lo_) * i / 4;
-      text(x(ax), kHeight - kBottom + 16, number(ax, x_digits), i == 0 ? "start" : i == 4 ? "end" : "middle");
+  void axes(const std::string& across, const std::string& up, bool ticks_across = true) {
+    for (double tick : up_.ticks()) {
+      line(kLeft, y(tick), width_ - kRight, y(tick), "grid");
+      text(kLeft - 6, y(tick) + 4, up_.label(tick), "end");
     }
-    text(kWidth - kRight, kHeight - 6, across, "end");
-    text(4, 12, up);
+    if (ticks_across)
+      for (double tick : across_.ticks()) text(x(tick), floor() + 16, across_.label(tick), "middle");
+    text(width_ - kRight, kHeight - 6, across, "end");
+    text(4, 14, up);
   }
   std::string done(const std::string& caption) const {
     return "<figure>" + body_ + "</svg><figcaption>" + escape(caption) + "</figcaption></figure>\n";
   }
 
  private:
-  double x_lo_, x_hi_, y_lo_, y_hi_;
+  double width_;
+  Axis across_, up_;
   std::string body_;
 };
 
@@ -98,22 +147,24 @@ std::string legend(const ReportData& r) {
   std::string text = "<p class=\"legend\">";
   size_t i = 0;
   for (const ReportForm* f : measured(r))
-    text += "<span class=\"" + style_of(i++) + "\">&#9632;</span> " + escape(f->label()) + " ";
+    text += "<b><span class=\"" + style_of(i++) + "\">&#9632;</span> " + escape(f->label()) + "</b> ";
   return text + "</p>\n";
 }
 
 std::string pareto(const ReportData& r) {
   const std::vector<const ReportForm*> forms = measured(r);
   const bool metric = !r.metric.empty();
-  double slow = 0, low = 1e30, high = -1e30;
+  double slow = 0, fast = 1e30, low = 1e30, high = -1e30;
   auto value = [&](const ReportForm& f) { return metric ? f.metric : f.cosine; };
-  auto ms = [](const ReportForm& f) { return f.real.rows_per_s > 0 ? 1000 / f.real.rows_per_s : 0; };
+  auto ms = [](const ReportForm& f) { return f.real.rows_per_s > 0 ? 1000 / f.real.rows_per_s : 1e-3; };
   for (const ReportForm* f : forms) {
-    slow = std::max(slow, ms(*f)), low = std::min(low, value(*f)), high = std::max(high, value(*f));
+    slow = std::max(slow, ms(*f)), fast = std::min(fast, ms(*f)), low = std::min(low, value(*f)),
+    high = std::max(high, value(*f));
   }
   const double margin = std::max(0.001, (high - low) * 0.2);
-  Picture p("Accuracy against time", 0, slow * 1.15, low - margin, high + margin);
-  p.axes("ms a row, real lengths", metric ? r.metric : "cosine to FP32", 2, 4);
+  Picture p("Accuracy against time", Picture::kWhole, Axis::logarithmic(fast, slow),
+            Axis::linear(low - margin, high + margin));
+  p.axes("ms a row, real lengths (logarithmic)", metric ? r.metric : "cosine to FP32");
   std::vector<std::pair<double, double>> order, front;  // time, value
   for (const ReportForm* f : forms) order.emplace_back(ms(*f), -value(*f));
   std::sort(order.begin(), order.end());
@@ -134,13 +185,17 @@ std::string latency(const ReportData& r) {
   for (const BenchResult& b : forms.front()->shapes) batches[b.batch] = true;
   std::string all;
   for (const auto& [batch, unused] : batches) {
-    double longest = 0, slowest = 0;
+    double longest = 0, fastest = 1e30, slowest = 0;
     for (const ReportForm* f : forms)
       for (const BenchResult& b : f->shapes)
-        if (b.batch == batch)
-          longest = std::max(longest, static_cast<double>(b.seq)), slowest = std::max(slowest, b.p95_ms);
-    Picture p("Latency by length, batch " + std::to_string(batch), 0, longest, 0, slowest * 1.05);
-    p.axes("tokens a row", "ms", 0, slowest < 10 ? 2 : 0);
+        if (b.batch == batch) {
+          const auto length = static_cast<double>(b.seq);
+          longest = std::max(longest, length);
+          fastest = std::min(fastest, b.min_ms), slowest = std::max(slowest, b.p95_ms);
+        }
+    Picture p("Latency by length, batch " + std::to_string(batch), Picture::kNarrow, Axis::linear(0, longest),
+              Axis::logarithmic(std::max(fastest, 1e-3), slowest));
+    p.axes("tokens a row", "ms (logarithmic)");
     for (size_t i = 0; i < forms.size(); ++i) {
       std::vector<std::pair<double, double>> line;
       for (const BenchResult& b : forms[i]->shapes) {
@@ -168,14 +223,13 @@ std::string layers(const ReportData& r) {
                    [](const SensitivityRow* a, const SensitivityRow* b) { return a->layer < b->layer; });
   double most = 0;
   for (const SensitivityRow* row : rows) most = std::max(most, 100 * row->only->relative_error);
-  Picture p("Error by layer", 0, static_cast<double>(rows.size()), 0, most * 1.1);
-  p.axes("layer", "% error", -1, 1);
+  Picture p("Error by layer", Picture::kWhole, Axis::units(rows.size()), Axis::linear(0, most));
+  p.axes("layer", "% error", false);
   for (size_t i = 0; i < rows.size(); ++i) {
     const double error = 100 * rows[i]->only->relative_error, left = p.x(static_cast<double>(i) + 0.15),
                  right = p.x(static_cast<double>(i) + 0.85);
     p.bar(left, p.y(error), right - left, p.y(0) - p.y(error), "c1", rows[i]->name + ": " + number(error, 2) + " %");
-    p.text((left + right) / 2, kHeight - kBottom + 16, rows[i]->layer < 0 ? "other" : std::to_string(rows[i]->layer),
-           "middle");
+    p.text((left + right) / 2, p.floor() + 16, rows[i]->layer < 0 ? "other" : std::to_string(rows[i]->layer), "middle");
   }
   return p.done("Relative error of the output with only this layer quantized, on " +
                 std::to_string(r.layers->data_rows) + " rows.");
@@ -186,8 +240,9 @@ std::string histograms(const ReportData& r) {
   for (const ReportHistogram& h : r.histograms) {
     double most = 1;
     for (double count : h.counts) most = std::max(most, count);
-    Picture p(h.tensor, 0, h.bin_width * static_cast<double>(h.counts.size()), 0, std::log10(most) * 1.05);
-    p.axes("magnitude", "log10 of values", 2, 1);
+    Picture p(h.tensor, Picture::kNarrow, Axis::linear(0, h.bin_width * static_cast<double>(h.counts.size())),
+              Axis::linear(0, std::log10(most)));
+    p.axes("magnitude", "log10 of values");
     for (size_t b = 0; b < h.counts.size(); ++b) {
       if (h.counts[b] < 1) continue;
       const double left = p.x(h.bin_width * static_cast<double>(b)),
@@ -206,8 +261,8 @@ std::string times(const ReportData& r) {
   const std::vector<ReportKind> kinds = kinds_of(r);
   double most = 0;
   for (const ReportKind& kind : kinds) most = std::max({most, kind.ms, kind.floor_ms});
-  Picture p("Time by kind of step", 0, static_cast<double>(kinds.size()), 0, most * 1.1);
-  p.axes("", "ms", -1, most < 1 ? 3 : 1);
+  Picture p("Time by kind of step", Picture::kWhole, Axis::units(kinds.size()), Axis::linear(0, most));
+  p.axes("", "ms", false);
   size_t i = 0;
   for (const auto& [kind, ms, floor_ms] : kinds) {
     const auto at = static_cast<double>(i++);
@@ -215,7 +270,7 @@ std::string times(const ReportData& r) {
     p.bar(p.x(at + 0.1), p.y(ms), w, p.y(0) - p.y(ms), "c1", kind + ": " + number(ms, 4) + " ms");
     p.bar(p.x(at + 0.5), p.y(floor_ms), w, p.y(0) - p.y(floor_ms), "c0",
           kind + " floor: " + number(floor_ms, 4) + " ms");
-    p.text(p.x(at + 0.5), kHeight - kBottom + (i % 2 == 0 ? 30 : 16), kind, "middle");
+    p.text(p.x(at + 0.5), p.floor() + (i % 2 == 0 ? 32 : 16), kind, "middle");
   }
   return p.done("Static INT8 at " + std::to_string(r.op_batch) + "x" + std::to_string(r.op_length) +
                 ": measured, and beside it the floor: the larger of its products at the fastest product step's rate (" +
@@ -290,14 +345,14 @@ constexpr const char* kStyle = R"(
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p,figcaption{color:var(--soft);font-size:.9rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;overflow-wrap:normal}
 thead{break-inside:avoid}tr{break-inside:avoid}th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}.absent{text-align:left;color:var(--soft);white-space:normal}
-figure{margin:1rem 0;break-inside:avoid}svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}.absent{text-align:left;color:var(--soft);white-space:normal}
+figure{margin:1rem 0;break-inside:avoid}svg{width:100%;max-width:44rem;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
 .grid{stroke:var(--line)}.mark{stroke:var(--m);stroke-width:2}.spread{stroke:var(--soft);stroke-width:2}
 .c0{fill:var(--a);color:var(--a)}.c1{fill:var(--b);color:var(--b)}.c2{fill:var(--c);color:var(--c)}
 .c3{fill:#2e9e6b;color:#2e9e6b}.c4{fill:#9467bd;color:#9467bd}.c5{fill:#c2559b;color:#c2559b}.c6{fill:#8c6d31;color:#8c6d31}
 .c7{fill:#17a2b8;color:#17a2b8}.c8{fill:#b5a000;color:#b5a000}.c9{fill:#e0605e;color:#e0605e}.c10{fill:#5b7fd9;color:#5b7fd9}.c11{fill:#7a9a3a;color:#7a9a3a}
-.trace{fill:none;stroke:currentColor;stroke-width:2}.front{color:var(--line)}.legend span{white-space:nowrap}
+.trace{fill:none;stroke:currentColor;stroke-width:2}.front{color:var(--line)}.legend b{font-weight:400;white-space:nowrap;margin-right:.5rem}
 pre{white-space:pre-wrap;font-size:.78rem;color:var(--soft)}
 @media print{:root{--ink:#000;--soft:#333;--paper:#fff;--line:#bbb}body{max-width:none;font-size:11pt}h2{break-after:avoid}}
 )";

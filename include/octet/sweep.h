@@ -84,7 +84,12 @@ struct SearchOptions {
   /// Most points (hundredths of the metric; of the mean cosine without labels) that may be lost against float;
   /// negative: no bound.
   double max_drop = -1;
-  double max_latency_ms = 0;       ///< 0: no bound
+  double max_latency_ms = 0;   ///< 0: no bound
+  double min_int8_work = 0;    ///< least share of the matrix products' work in INT8, 0 to 1
+  std::string device = "cpu";  ///< "cpu" or "cuda": where plans are evaluated and timed
+  /// A card that is not here ("h100", "a100", "l4" ...): plans are evaluated on `device`, but their latency is
+  /// modelled, as the sum of each step's least time by the card's data sheet and a launch. Such times are marked.
+  std::string latency_model;
   int64_t batch = 8, length = 64;  ///< the shape whose latency counts
   int64_t limit = 0;               ///< rows used, spread evenly; half of them are held out
   int64_t sensitivity_rows = 100;  ///< of the search half
@@ -115,7 +120,8 @@ struct SearchResult {
   std::string metric_reason;
   double float_search_value = 0, float_held_out_value = 0;
   double float_ms = 0, float_sd_ms = 0;
-  std::string device;
+  std::string device;     ///< whose times these are
+  bool modelled = false;  ///< times are modelled, not measured
   int64_t search_rows = 0, held_out_rows = 0;
   std::vector<SearchPoint> points;  ///< fastest first
   bool found = false;               ///< a point keeps the bounds on the search rows and on the held-out rows
@@ -127,7 +133,8 @@ struct SearchResult {
 };
 
 /// Chooses which sites to leave in float: candidates from sensitivity and measured cost of each kind of site, each
-/// compiled for this CPU, evaluated and timed; the Pareto set is verified on held-out rows.
+/// compiled for the device, evaluated and timed; the Pareto set is verified on held-out rows. Throws invalid_argument
+/// (fewer than 2 rows, an unknown card, a bound out of range), unsupported (a device that is not here).
 SearchResult search(const Model& model, const Calibration& calibration, const Dataset& data,
                     const SearchOptions& options = {}, const Progress& progress = {});
 

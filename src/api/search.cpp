@@ -7,9 +7,11 @@
 #include <cmath>
 #include <map>
 
+#include "api/latency_model.h"
 #include "api/state.h"
 #include "api/sweep_rows.h"
 #include "core/error.h"
+#include "kernels/device.h"
 #include "quant/quantize.h"
 #include "quant/search.h"
 #include "quant/switched.h"
@@ -59,7 +61,20 @@ class Search {
  public:
   Search(const Model& model, const Calibration& calibration, const Dataset& data, const SearchOptions& options,
          const Progress& progress)
-      : model_(model), calibration_(calibration), options_(options), progress_(progress) {
+      : model_(model),
+        calibration_(calibration),
+        options_(options),
+        progress_(progress),
+        card_(options.latency_model.empty() ? nullptr : &find_card(options.latency_model)) {
+    if (!(options.min_int8_work >= 0 && options.min_int8_work <= 1))
+      fail(ErrorCode::invalid_argument,
+           {.what = "cannot keep a share of " + std::to_string(options.min_int8_work) + " of the work in INT8",
+            .expected = "expected 0 to 1"});
+    if (options.device == "cuda" && !kernels::device::find_device().present)
+      fail(ErrorCode::unsupported, {.what = "cannot search for a GPU here",
+                                    .expected = kernels::device::find_device().reason,
+                                    .hint = "latency of a card that is not here can be modelled: latency_model, or "
+                                            "--model-latency h100"});
     const std::vector<int64_t> chosen = spread_rows(data.rows(), options.limit);
     if (chosen.size() < 2)
       fail(ErrorCode::invalid_argument, {.what = "cannot search on " + std::to_string(chosen.size()) + " rows",
@@ -82,7 +97,8 @@ class Search {
     result_.search_rows = seen_->count();
     result_.held_out_rows = held_->count();
     result_.metric_reason = seen_->reason;
-    result_.device = octet::name(host_target());
+    result_.device = card_ ? card_->name : plans_[0].explain({.repeats = 0}).device;
+    result_.modelled = card_ != nullptr;
     result_.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     return std::move(result_);
   }
@@ -110,7 +126,8 @@ class Search {
   }
 
   Plan plan_without(const std::vector<std::string>& quantizers) const {
-    return compile(model_, {.calibration = quantizers.empty() ? calibration_ : without(calibration_, quantizers)});
+    return compile(model_, {.device = options_.device,
+                            .calibration = quantizers.empty() ? calibration_ : without(calibration_, quantizers)});
   }
 
   /// Time that a site of each kind costs in float: a plan with all of that kind in float, over their number.
@@ -131,8 +148,11 @@ class Search {
     base_ms_ = times[0].median_ms;
     size_t at = 1;
     for (const auto& [kind, sites] : kinds) {
-      const double each = (times[at++].median_ms - base_ms_) / static_cast<double>(sites.size());
-      for (size_t site : sites) units_[site].cost = each;
+      const auto count = static_cast<double>(sites.size());
+      const double each = (times[at].median_ms - base_ms_) / count;
+      const double work = std::max(0.0, int8_work(plans[0]) - int8_work(plans[at])) / count;
+      for (size_t site : sites) units_[site].cost = each, units_[site].work = work;
+      ++at;
     }
     for (size_t i = 0; i < units_.size(); ++i) {
       const double e = result_.sites.rows[i].only->relative_error;
@@ -140,7 +160,18 @@ class Search {
     }
   }
 
+  double int8_work(const Plan& plan) const {
+    return plan.explain({.batch = options_.batch, .length = options_.length, .repeats = 0}).int8_work_fraction;
+  }
+
   std::vector<BenchResult> time(const std::vector<Plan>& plans) const {
+    if (card_ != nullptr) {
+      std::vector<BenchResult> modelled(plans.size());
+      for (size_t i = 0; i < plans.size(); ++i)
+        modelled[i].median_ms = modelled[i].min_ms =
+            modelled_ms(plans[i].explain({.batch = options_.batch, .length = options_.length, .repeats = 0}), *card_);
+      return modelled;
+    }
     std::vector<Session> sessions;
     sessions.reserve(plans.size());
     for (const Plan& plan : plans) sessions.emplace_back(plan, SessionOptions{.threads = options_.threads});
@@ -151,8 +182,10 @@ class Search {
 
   void measure_candidates() {
     const double tolerance = units_.size() <= 16 ? 0.1 : 0.0;
-    const auto sets = front_candidates(units_, tolerance, static_cast<size_t>(std::max(options_.candidates, 2)));
-    plans_.push_back(compile(model_, {.precision = Precision::fp32}));
+    const double left = int8_work(plan_without({})) - options_.min_int8_work;  // that may still go to float
+    const auto sets = front_candidates(units_, tolerance, static_cast<size_t>(std::max(options_.candidates, 2)),
+                                       options_.min_int8_work > 0 ? std::max(left, 0.0) : 1);
+    plans_.push_back(compile(model_, {.precision = Precision::fp32, .device = options_.device}));
     Judge judge(model_.info(), *seen_);
     {
       Session session(plans_[0], {.threads = options_.threads});
@@ -172,8 +205,7 @@ class Search {
       plans_.push_back(plan_without(point.float_quantizers));
       Session session(plans_.back(), {.threads = options_.threads});
       point.search_value = judge.judge(session).value;
-      point.int8_work_fraction =
-          plans_.back().explain({.batch = options_.batch, .length = options_.length, .repeats = 0}).int8_work_fraction;
+      point.int8_work_fraction = int8_work(plans_.back());
       point.weight_bytes = plans_.back().weight_bytes();
       result_.points.push_back(std::move(point));
     }
@@ -224,6 +256,7 @@ class Search {
     for (size_t i : front) {
       SearchPoint& point = result_.points[i];
       if (latency && point.median_ms > options_.max_latency_ms) continue;
+      if (point.int8_work_fraction < options_.min_int8_work - 1e-9) continue;
       if (drop && 100 * (result_.float_search_value - point.search_value) > options_.max_drop) continue;
       if (drop && point.held_out_drop > options_.max_drop) {
         result_.reason += (result_.reason.empty() ? "" : "; ") + std::string("a faster point kept the bound on the ") +
@@ -242,6 +275,7 @@ class Search {
   Calibration calibration_;
   const SearchOptions& options_;
   const Progress& progress_;
+  const Card* card_;  // whose latency is modelled; null: latency is measured
   std::optional<SweepRows> seen_, held_;
   SearchResult result_;
   std::vector<SearchUnit> units_;

@@ -20,7 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model, calibration, output, direction = "both", state, shape = "8x64", device = "cpu";
+  std::string model, calibration, output, direction = "both", state, shape = "8x64";
   DataOptions data;
   SensitivityOptions how;
   SearchOptions search;
@@ -29,6 +29,7 @@ struct Options {
   std::vector<std::string> methods;
   std::vector<int64_t> samples;
   int64_t judge_rows = 64;
+  double min_int8_percent = 0;
 };
 
 Json to_json(const std::optional<OutputError>& e) {
@@ -132,7 +133,9 @@ void run_search(const Model& model, const Calibration& calibration, const Datase
   const SearchResult r = search(model, calibration, data, options.search, console.progress());
   if (!r.metric_reason.empty()) console.note(r.metric_reason);
   if (!r.strengths.edges.empty()) say(r.strengths, console);
-  Table table({"in float", "ms", "sd", r.metric, "held out", "drop", "cosine", "INT8 %", "MB", ""}, {0, 9});
+  Table table({"in float", r.modelled ? "ms, modelled" : "ms", "sd", r.metric, "held out", "drop", "cosine", "INT8 %",
+               "MB", ""},
+              {0, 9});
   Json points = Json::array();
   table.add({"everything (fp32)", fmt::format("{:.3f}", r.float_ms), fmt::format("{:.3f}", r.float_sd_ms),
              fmt::format("{:.4f}", r.float_search_value), fmt::format("{:.4f}", r.float_held_out_value), "", "", "", "",
@@ -167,12 +170,15 @@ void run_search(const Model& model, const Calibration& calibration, const Datase
                       {"chosen", p.chosen}});
   }
   console.say(table.text());
-  console.say(fmt::format("{} rows searched on, {} held out; {}x{} tokens on {}; {:.1f} s", r.search_rows,
-                          r.held_out_rows, options.search.batch, options.search.length, r.device, r.seconds));
+  console.say(fmt::format(
+      "{} rows searched on, {} held out; {}x{} tokens on {}{}; {:.1f} s", r.search_rows, r.held_out_rows,
+      options.search.batch, options.search.length, r.device,
+      r.modelled ? fmt::format(" (modelled, not measured; evaluated on {})", options.search.device) : "", r.seconds));
   if (!r.reason.empty()) console.note(r.reason);
   Json result{{"metric", r.metric},
               {"metric_reason", r.metric_reason},
               {"device", r.device},
+              {"modelled", r.modelled},
               {"batch", options.search.batch},
               {"seq", options.search.length},
               {"search_rows", r.search_rows},
@@ -196,9 +202,10 @@ void run_search(const Model& model, const Calibration& calibration, const Datase
   console.result(result);
   const bool bounded = options.search.max_drop >= 0 || options.search.max_latency_ms > 0;
   if (bounded && !r.found)
-    refuse(ErrorCode::unsupported, {.what = "no plan keeps the bounds",
-                                    .expected = r.reason,
-                                    .hint = "allow a larger --max-drop or --max-latency, or calibrate otherwise"});
+    refuse(ErrorCode::unsupported,
+           {.what = "no plan keeps the bounds",
+            .expected = r.reason,
+            .hint = "allow a larger --max-drop or --max-latency or less --min-int8, or calibrate otherwise"});
 }
 
 /// Methods and numbers of samples from one pass, then what --balance and --bias-correction ask for.
@@ -281,10 +288,6 @@ void prepare_only(const Model& model, Calibration calibration, const Dataset& da
 }
 
 void sweep(Options& options, const Console& console) {
-  if (options.device != "cpu")
-    refuse(ErrorCode::unsupported, {.what = fmt::format("cannot sweep for device {}", options.device),
-                                    .expected = "sensitivity and latency are measured on the CPU of this machine",
-                                    .hint = "leave --device out"});
   if (!options.output.empty()) check_output(options.output);
   Model model = load_model(options.model);
   const std::string file = calibration_of({.path = options.model, .calibration = options.calibration}, console);
@@ -301,6 +304,7 @@ void sweep(Options& options, const Console& console) {
     const Shape shape = parse_shape(options.shape);
     options.search.batch = shape.batch, options.search.length = shape.seq;
     options.search.limit = options.how.limit;
+    options.search.min_int8_work = options.min_int8_percent / 100;
     options.search.max_length = options.how.max_length;
     options.search.threads = options.how.threads;
     options.search.balance_rows = options.balance_rows;
@@ -354,7 +358,20 @@ void add_sweep(CLI::App& app, Console& console) {
       ->check(CLI::PositiveNumber);
   verb->add_option("--threads", options->how.threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
   verb->add_option("--top", options->top, "Lines shown; 0: all (default: 30)")->check(CLI::NonNegativeNumber);
-  verb->add_option("--device", options->device, "cpu");
+  verb->add_option("--seconds", options->search.seconds, "Search: of timing a plan (default: 1)")
+      ->check(CLI::PositiveNumber);
+  CLI::Option* device =
+      verb->add_option("--device", options->search.device,
+                       "Search: where plans are evaluated and timed, cpu or cuda (default: cpu); sensitivity is always "
+                       "measured on the CPU")
+          ->check(CLI::IsMember({"cpu", "cuda"}));
+  CLI::Option* model_latency = verb->add_option(
+      "--model-latency", options->search.latency_model,
+      "Search: for a card that is not here (h100, a100, l4 ...) model the latency from its data sheet, marked as such");
+  CLI::Option* min_int8 =
+      verb->add_option("--min-int8", options->min_int8_percent,
+                       "Search: keep at least this many percent of the matrix products' work in INT8 (default: 0)")
+          ->check(CLI::Range(0.0, 100.0));
   CLI::Option* output =
       verb->add_option("-o,--output", options->output, "Write a calibration file, which compile takes");
   verb->add_option("--leave", options->leave, "Leave this many of the most harmful units in float (with -o)")
@@ -404,11 +421,15 @@ void add_sweep(CLI::App& app, Console& console) {
                    "With --ranges: texts to judge on, and as many held out (default: 64)")
       ->check(CLI::PositiveNumber)
       ->needs(ranges);
-  verb->callback([options, search, drop, latency, balance, bias, output, &console] {
+  verb->callback([=, &console] {
     const bool searches = search->count() + drop->count() + latency->count() > 0;
     if (balance->count() > 0 && !searches && output->count() == 0) throw CLI::RequiredError("--balance without -o");
     if (bias->count() > 0 && !searches && output->count() == 0)
       throw CLI::RequiredError("--bias-correction without -o");
+    if (!searches)
+      for (const CLI::Option* option : {device, model_latency, min_int8})
+        if (option->count() > 0)
+          throw CLI::RequiredError(option->get_name() + " without --search, --max-drop or --max-latency");
     if (searches && options->ranges) throw CLI::ExcludesError("--ranges", "the search");
     if (searches && options->leave > 0) throw CLI::ExcludesError("--leave", "the search");
     if (search->count() > 0 && drop->count() + latency->count() == 0 && output->count() > 0)

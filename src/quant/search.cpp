@@ -9,11 +9,12 @@ namespace octet {
 namespace {
 
 struct Choice {
-  double cost = 0, noise = 0;
+  double cost = 0, noise = 0, work = 0;
   std::vector<char> off;
 };
 
-constexpr size_t kMost = 4096;  // partial choices kept
+constexpr size_t kMost = 4096;         // partial choices kept
+constexpr size_t kMostBounded = 1024;  // when work counts as well
 
 /// Drops what is beaten by more than the tolerance. The noise of units still to come is in all alike, so what is beaten
 /// here stays beaten.
@@ -33,6 +34,21 @@ void prune(std::vector<Choice>* list, double tolerance) {
   *list = std::move(kept);
 }
 
+/// The same where work is bounded: what is beaten in cost and noise may still leave more room for what comes.
+void prune_bounded(std::vector<Choice>* list, double tolerance) {
+  std::stable_sort(list->begin(), list->end(), [](const Choice& a, const Choice& b) {
+    return a.cost != b.cost ? a.cost < b.cost : a.noise < b.noise;
+  });
+  std::vector<Choice> kept;
+  for (Choice& choice : *list) {
+    const bool beaten = std::any_of(kept.begin(), kept.end(), [&](const Choice& other) {
+      return other.work <= choice.work && other.noise * (1 + tolerance) <= choice.noise;
+    });
+    if (!beaten) kept.push_back(std::move(choice));
+  }
+  *list = std::move(kept);
+}
+
 void thin(std::vector<Choice>* list, size_t most) {
   if (list->size() <= most) return;
   std::vector<Choice> kept;
@@ -43,23 +59,33 @@ void thin(std::vector<Choice>* list, size_t most) {
 
 }  // namespace
 
-std::vector<std::vector<char>> front_candidates(std::span<const SearchUnit> units, double tolerance, size_t limit) {
+std::vector<std::vector<char>> front_candidates(std::span<const SearchUnit> units, double tolerance, size_t limit,
+                                                double most_work) {
   double all = 0;
   for (const SearchUnit& unit : units) all += unit.noise;
-  std::vector<Choice> list{{0, all, std::vector<char>(units.size(), 0)}};
+  const bool bounded = most_work < 1;
+  const size_t most = bounded ? kMostBounded : kMost;
+  auto shorten = [&](std::vector<Choice>* list, double slack) {
+    if (bounded) prune_bounded(list, slack);
+    else prune(list, slack);
+  };
+  std::vector<Choice> list{{0, all, 0, std::vector<char>(units.size(), 0)}};
   for (size_t u = 0; u < units.size(); ++u) {
     const size_t count = list.size();
     for (size_t i = 0; i < count; ++i) {
+      if (bounded && list[i].work + units[u].work > most_work + 1e-9) continue;
       Choice off = list[i];
       off.cost += units[u].cost;
       off.noise = std::max(0.0, off.noise - units[u].noise);
+      off.work += units[u].work;
       off.off[u] = 1;
       list.push_back(std::move(off));
     }
-    prune(&list, tolerance);
-    if (list.size() > kMost) prune(&list, 0);
-    thin(&list, kMost);
+    shorten(&list, tolerance);
+    if (list.size() > most) shorten(&list, 0);
+    thin(&list, most);
   }
+  if (bounded) prune(&list, tolerance);  // there is nothing left to come
   if (list.size() > limit && tolerance > 0) {
     std::vector<Choice> front = list;
     prune(&front, 0);

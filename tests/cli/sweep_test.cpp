@@ -4,6 +4,7 @@
 #include <octet/sweep.h>
 
 #include "cli/command.h"
+#include "kernels/device.h"
 
 namespace octet::cli {
 namespace {
@@ -159,7 +160,8 @@ TEST_F(SweepTest, RangesFromOnePass) {
 TEST_F(SweepTest, SearchWritesACalibrationOrSaysThatThereIsNone) {
   make();
   Ran ran = octet(
-      "sweep model --calib c.safetensors --data data.tsv --max-drop 100 --shape 2x8 --candidates 3 --balance 4 "
+      "sweep model --calib c.safetensors --data data.tsv --max-drop 100 --shape 2x8 --seconds 0.05 --candidates 3 "
+      "--balance 4 "
       "-o d.safetensors --json");
   ASSERT_EQ(ran.code, 0) << ran.err;
   Json value = ran.json();
@@ -168,15 +170,52 @@ TEST_F(SweepTest, SearchWritesACalibrationOrSaysThatThereIsNone) {
   EXPECT_EQ(value["search_rows"], 12);
   EXPECT_EQ(value["held_out_rows"], 12);
   EXPECT_EQ(octet("compile model --calib d.safetensors -o m.octet").code, 0);
-  Ran never =
-      octet("sweep model --calib c.safetensors --data data.tsv --max-latency 0.001us --shape 2x8 --candidates 2");
+  Ran never = octet(
+      "sweep model --calib c.safetensors --data data.tsv --max-latency 0.001us --shape 2x8 --seconds 0.05 --candidates "
+      "2");
   EXPECT_EQ(never.code, 2);
   EXPECT_NE(never.err.find("no measured plan keeps the bounds"), std::string::npos) << never.err;
 }
 
+TEST_F(SweepTest, SearchKeepsAShareOfTheWorkInInt8) {
+  make();
+  Ran ran = octet(
+      "sweep model --calib c.safetensors --data data.tsv --max-drop 100 --min-int8 95 --shape 2x8 --seconds 0.05 "
+      "--candidates 6 "
+      "--json");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  Json value = ran.json();
+  EXPECT_FALSE(value["modelled"]);
+  for (const Json& point : value["points"]) EXPECT_GE(point["int8_work_fraction"].get<double>(), 0.95);
+}
+
+TEST_F(SweepTest, LatencyOfAnAbsentCardIsModelledOnlyWhenAsked) {
+  make();
+  const std::string base =
+      "sweep model --calib c.safetensors --data data.tsv --shape 2x8 --seconds 0.05 --candidates 3 ";
+  Ran ran = octet(base + "--search --model-latency L4");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_NE(ran.out.find("ms, modelled"), std::string::npos) << ran.out;
+  EXPECT_NE(ran.out.find("l4 (modelled, not measured; evaluated on cpu)"), std::string::npos) << ran.out;
+  Json value = octet(base + "--max-drop 100 --model-latency h100 --json").json();
+  EXPECT_TRUE(value["modelled"]);
+  EXPECT_EQ(value["device"], "h100");
+  // No launch of a step takes less than the model's two microseconds.
+  for (const Json& point : value["points"]) EXPECT_GT(point["median_ms"].get<double>(), 0.002);
+  Ran unknown = octet(base + "--search --model-latency abacus");
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_NE(unknown.err.find("rtx4090"), std::string::npos) << unknown.err;
+}
+
 TEST_F(SweepTest, RefusesWhatItCannotDo) {
   make();
-  EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --device cuda").code, 2);
+  EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --device cuda").code, 64);
+  EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --min-int8 95").code, 64);
+  if (!kernels::device::find_device().present) {
+    Ran gpu = octet("sweep model --calib c.safetensors --data data.tsv --search --device cuda");
+    EXPECT_EQ(gpu.code, 2);
+    EXPECT_NE(gpu.err.find("--model-latency"), std::string::npos) << gpu.err;
+  }
   EXPECT_NE(octet("sweep model --data data.tsv").err.find("without a calibration"), std::string::npos);
   EXPECT_EQ(octet("sweep model --calib c.safetensors").code, 64);
   EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --balance 4").code, 64);

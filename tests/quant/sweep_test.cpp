@@ -350,5 +350,34 @@ TEST(Search, FrontOfPairs) {
   EXPECT_EQ(sets.front(), (std::vector<char>{0, 0, 0}));
 }
 
+TEST(Search, BoundedWorkFindsTheBestThatFits) {
+  std::mt19937 random(3);
+  auto draw = [&] { return 1.0 + static_cast<double>(random() % 1000) / 100; };
+  for (int round = 0; round < 20; ++round) {
+    std::vector<SearchUnit> units;
+    for (int u = 0; u < 10; ++u) units.push_back({.noise = draw(), .cost = draw(), .work = 0.1});
+    double all = 0;
+    for (const SearchUnit& unit : units) all += unit.noise;
+    auto noise = [&](const std::vector<char>& off) {
+      double left = all;
+      for (size_t u = 0; u < units.size(); ++u)
+        if (off[u] != 0) left -= units[u].noise;
+      return left;
+    };
+    double best = all;
+    for (int bits = 0; bits < 1024; ++bits) {
+      std::vector<char> off(10);
+      for (int u = 0; u < 10; ++u) off[static_cast<size_t>(u)] = static_cast<char>(bits >> u & 1);
+      if (std::count(off.begin(), off.end(), 1) <= 3) best = std::min(best, noise(off));
+    }
+    double found = all;
+    for (const auto& off : front_candidates(units, 0, 1000, 0.3)) {
+      EXPECT_LE(std::count(off.begin(), off.end(), 1), 3);
+      found = std::min(found, noise(off));
+    }
+    EXPECT_NEAR(found, best, 1e-9);
+  }
+}
+
 }  // namespace
 }  // namespace octet

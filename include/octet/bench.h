@@ -44,6 +44,7 @@ std::vector<BenchResult> bench_rows_interleaved(const std::vector<Session*>& ses
 struct StreamOptions {
   int64_t batch_tokens = 0;  ///< above 0: as many rows a call as have this many tokens together
   int sessions = 1;          ///< sessions of the plan, each on a thread of its own
+  int in_flight = 1;         ///< batches under way in each session
   int tokenizers = 0;        ///< above 0: threads that turn texts into batches while the sessions run
   double seconds = 2.0;      ///< whole passes over the data, at least this long
 };

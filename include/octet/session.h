@@ -47,7 +47,8 @@ struct Output {
 };
 
 struct SessionOptions {
-  int threads = 0;  ///< CPU: 0 = one per CPU that this process may use
+  int threads = 0;    ///< CPU: 0 = one per CPU that this process may use
+  int in_flight = 1;  ///< batches that may be under way at once (submit); each has scratch memory of its own
 };
 
 /// Scratch memory and threads (CPU) or a stream (CUDA) for running a plan; move-only, one per thread of use. Many
@@ -63,6 +64,14 @@ class Session {
   /// Throws invalid_argument (ids out of range, a text longer than the model's positions, an empty batch),
   /// out_of_memory, device.
   Output run(const Batch& batch);
+
+  /// Starts a batch and returns its ticket; on a GPU without waiting, so that the host prepares the next batch while
+  /// this one runs. Takes up to SessionOptions::in_flight batches that were not collected yet (invalid_argument beyond
+  /// that); `batch` is no longer needed when it returns. Throws as run does.
+  uint64_t submit(const Batch& batch);
+  /// Waits for a submitted batch, whichever order they are asked for in. The view is valid until the next submit or
+  /// run.
+  Output collect(uint64_t ticket);
 
   /// CUDA: runs a batch that lies in device memory on the caller's stream (a cudaStream_t as an opaque handle) and
   /// writes the answer, f32 [rows or tokens, width], to `output` in device memory, without waiting. One stream at a

@@ -30,9 +30,30 @@ std::unique_ptr<Session::State> make_state(const Plan& plan, const SessionOption
   // On a GPU the pool only serves the host's side, which has no loops.
   int threads = plan.state()->target.device == DeviceKind::cuda ? 1 : options.threads;
   auto pool = std::make_shared<ThreadPool>(threads);
-  if (plan.state()->as_is) return std::make_unique<Session::State>(Session::State{plan, pool, nullptr, {}});
-  return std::make_unique<Session::State>(
-      Session::State{plan, pool, std::make_unique<Executor>(plan.state()->prepared(), pool), {}});
+  if (options.in_flight < 1)
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot make a session",
+          .expected = "expected at least one batch in flight, got " + std::to_string(options.in_flight)});
+  auto state = std::make_unique<Session::State>(Session::State{plan, std::move(pool), nullptr, {}, {}, 0});
+  if (!plan.state()->as_is) state->executor = std::make_unique<Executor>(plan.state()->prepared(), state->pool);
+  state->lanes.resize(static_cast<size_t>(options.in_flight));
+  return state;
+}
+
+Output answer(Executor& executor) {
+  const Program& program = executor.program();
+  int32_t id = program.outputs.front().second;
+  const Buffer& buffer = program.buffers[static_cast<size_t>(id)];
+  int64_t elements = executor.elements(id);
+  return {.rows = elements / buffer.width,
+          .width = buffer.width,
+          .values = {static_cast<const float*>(executor.output(0)), static_cast<size_t>(elements)}};
+}
+Output answer(const AsIs& file, std::span<const float> values) {
+  return {.rows = static_cast<int64_t>(values.size()) / file.width(), .width = file.width(), .values = values};
+}
+BatchView view_of(const Batch& batch) {
+  return {.ids = batch.ids, .offsets = batch.offsets, .type_ids = batch.type_ids};
 }
 
 }  // namespace
@@ -43,22 +64,53 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
 Output Session::run(const Batch& batch) {
-  if (const AsIs* file = state_->plan.state()->as_is.get()) {
-    file->run(batch, *state_->pool, &state_->values);
-    return {.rows = static_cast<int64_t>(state_->values.size()) / file->width(),
-            .width = file->width(),
-            .values = state_->values};
+  State& s = *state_;
+  if (s.lanes.front().ticket != 0)
+    fail(ErrorCode::invalid_argument, {.what = "cannot run this batch",
+                                       .expected = "a submitted batch was not collected yet",
+                                       .hint = "collect what was submitted, or submit this batch too"});
+  if (const AsIs* file = s.plan.state()->as_is.get()) {
+    file->run(batch, *s.pool, &s.values);
+    return answer(*file, s.values);
   }
-  Executor& executor = *state_->executor;
-  executor.bind({.ids = batch.ids, .offsets = batch.offsets, .type_ids = batch.type_ids});
-  executor.run();
-  const Program& program = executor.program();
-  int32_t id = program.outputs.front().second;
-  const Buffer& buffer = program.buffers[static_cast<size_t>(id)];
-  int64_t elements = executor.elements(id);
-  return {.rows = elements / buffer.width,
-          .width = buffer.width,
-          .values = {static_cast<const float*>(executor.output(0)), static_cast<size_t>(elements)}};
+  s.executor->bind(view_of(batch));
+  s.executor->run();
+  return answer(*s.executor);
+}
+
+uint64_t Session::submit(const Batch& batch) {
+  State& s = *state_;
+  auto lane = std::find_if(s.lanes.begin(), s.lanes.end(), [](const State::Lane& l) { return l.ticket == 0; });
+  if (lane == s.lanes.end())
+    fail(ErrorCode::invalid_argument,
+         {.what = "cannot submit this batch",
+          .expected = "the session takes " + std::to_string(s.lanes.size()) + " batches at a time",
+          .hint = "collect one first, or make the session with a larger SessionOptions::in_flight"});
+  if (const AsIs* file = s.plan.state()->as_is.get()) {
+    file->run(batch, *s.pool, &lane->values);
+  } else {
+    Executor* executor = s.executor.get();
+    if (lane != s.lanes.begin()) {
+      if (!lane->own) lane->own = std::make_unique<Executor>(s.plan.state()->prepared(), s.pool);
+      executor = lane->own.get();
+    }
+    executor->bind(view_of(batch));
+    executor->start();
+  }
+  return lane->ticket = ++s.last_ticket;
+}
+
+Output Session::collect(uint64_t ticket) {
+  State& s = *state_;
+  auto lane = std::find_if(s.lanes.begin(), s.lanes.end(), [&](const State::Lane& l) { return l.ticket == ticket; });
+  if (ticket == 0 || lane == s.lanes.end())
+    fail(ErrorCode::invalid_argument, {.what = "cannot collect ticket " + std::to_string(ticket),
+                                       .expected = "expected the ticket of a submitted batch that was not collected"});
+  lane->ticket = 0;
+  if (const AsIs* file = s.plan.state()->as_is.get()) return answer(*file, lane->values);
+  Executor& executor = lane == s.lanes.begin() ? *s.executor : *lane->own;
+  executor.finish();
+  return answer(executor);
 }
 
 void Session::enqueue(const DeviceBatch& batch, float* output, void* stream) {

@@ -57,6 +57,14 @@ struct Session::State {
   std::shared_ptr<ThreadPool> pool;
   std::unique_ptr<Executor> executor;  ///< none for a file that runs node by node
   std::vector<float> values;           ///< of such a file
+  /// Batches under way. Lane 0 runs on `executor`; the others have one of their own, made on first use.
+  struct Lane {
+    std::unique_ptr<Executor> own;
+    uint64_t ticket = 0;        ///< 0: free
+    std::vector<float> values;  ///< of a file that runs node by node
+  };
+  std::vector<Lane> lanes;
+  uint64_t last_ticket = 0;
 };
 
 }  // namespace octet

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <exception>
 #include <filesystem>
 #include <mutex>
@@ -90,10 +91,10 @@ double covered(std::vector<std::pair<double, double>> intervals, double total) {
 
 BenchResult bench_stream(const Plan& plan, const Dataset& data, const std::vector<Encoding>& rows, int64_t batch,
                          const StreamOptions& options) {
-  if (rows.empty() || batch < 1 || options.sessions < 1)
+  if (rows.empty() || batch < 1 || options.sessions < 1 || options.in_flight < 1)
     fail(ErrorCode::invalid_argument,
          {.what = "cannot time the data",
-          .expected = "expected at least one row, one session and a batch of at least one"});
+          .expected = "expected at least one row, one session, one batch in flight and a batch of at least one"});
   bool paired = static_cast<int64_t>(rows.size()) == 2 * data.rows();  // an embedding model reads a pair as two texts
   if (options.tokenizers > 0 && paired)
     fail(ErrorCode::unsupported, {.what = "cannot tokenize beside the sessions",
@@ -105,10 +106,15 @@ BenchResult bench_stream(const Plan& plan, const Dataset& data, const std::vecto
     for (size_t r = calls[c].first; r < calls[c].second; ++r) ready[c].add(rows[r]);
 
   std::vector<Session> sessions;
-  for (int s = 0; s < options.sessions; ++s) sessions.emplace_back(plan);
-  // Every session sees every shape once: graphs of a GPU are made on first use.
+  for (int s = 0; s < options.sessions; ++s)
+    sessions.emplace_back(plan, SessionOptions{.in_flight = options.in_flight});
+  // Every session sees every shape once in each place: graphs of a GPU are made on first use.
   for (Session& session : sessions)
-    for (const OwnedBatch& b : ready) session.run(b.view());
+    for (const OwnedBatch& b : ready) {
+      std::vector<uint64_t> tickets;
+      for (int i = 0; i < options.in_flight; ++i) tickets.push_back(session.submit(b.view()));
+      for (uint64_t ticket : tickets) session.collect(ticket);
+    }
 
   int64_t longest = plan.info().max_length;
   std::mutex mutex;
@@ -140,14 +146,30 @@ BenchResult bench_stream(const Plan& plan, const Dataset& data, const std::vecto
       }
     };
   };
-  auto serve = [&](Session& session, const OwnedBatch& b) {
-    double from = seconds_since(begin);
-    session.run(b.view());
-    double to = seconds_since(begin);
-    done += b.rows();
-    std::lock_guard lock(mutex);
-    busy.emplace_back(from, to);
-    samples.push_back(1e3 * (to - from));
+  struct Call {
+    uint64_t ticket;
+    int64_t rows;
+    double from;
+  };
+  // Answers are collected in the order of their batches.
+  auto serve = [&](Session& session, auto next_batch) {
+    std::deque<Call> calls_under_way;
+    auto collect = [&] {
+      Call call = calls_under_way.front();
+      calls_under_way.pop_front();
+      session.collect(call.ticket);
+      double to = seconds_since(begin);
+      done += call.rows;
+      std::lock_guard lock(mutex);
+      busy.emplace_back(call.from, to);
+      samples.push_back(1e3 * (to - call.from));
+    };
+    while (const OwnedBatch* b = next_batch()) {
+      double from = seconds_since(begin);
+      calls_under_way.push_back({session.submit(b->view()), b->rows(), from});
+      if (calls_under_way.size() >= static_cast<size_t>(options.in_flight)) collect();
+    }
+    while (!calls_under_way.empty()) collect();
   };
   auto tokenize = [&] {
     Encoding encoding;
@@ -167,10 +189,15 @@ BenchResult bench_stream(const Plan& plan, const Dataset& data, const std::vecto
   for (int t = 0; t < options.tokenizers; ++t) readers.emplace_back(guarded(tokenize));
   for (Session& session : sessions)
     runners.emplace_back(guarded([&, s = &session] {
-      if (options.tokenizers > 0)
-        while (auto b = queue.pop()) serve(*s, *b);
-      else
-        while (auto i = index()) serve(*s, ready[*i]);
+      std::optional<OwnedBatch> popped;
+      serve(*s, [&]() -> const OwnedBatch* {
+        if (options.tokenizers > 0) {
+          popped = queue.pop();
+          return popped ? &*popped : nullptr;
+        }
+        auto i = index();
+        return i ? &ready[*i] : nullptr;
+      });
     }));
   for (std::thread& thread : readers) thread.join();
   queue.close();

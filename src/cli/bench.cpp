@@ -24,7 +24,9 @@ struct Options {
   int threads = 0;
   BenchOptions how;
   StreamOptions stream;
-  bool streams() const { return stream.batch_tokens > 0 || stream.sessions > 1 || stream.tokenizers > 0; }
+  bool streams() const {
+    return stream.batch_tokens > 0 || stream.sessions > 1 || stream.in_flight > 1 || stream.tokenizers > 0;
+  }
 };
 
 Json to_json(const BenchResult& r) {
@@ -135,6 +137,9 @@ void add_bench(CLI::App& app, Console& console) {
       ->check(CLI::PositiveNumber)
       ->needs(data);
   verb->add_option("--sessions", options->stream.sessions, "Sessions that share the data's calls (default: 1)")
+      ->check(CLI::PositiveNumber)
+      ->needs(data);
+  verb->add_option("--in-flight", options->stream.in_flight, "Calls of --data under way in each session (default: 1)")
       ->check(CLI::PositiveNumber)
       ->needs(data);
   verb->add_option("--tokenizers", options->stream.tokenizers,

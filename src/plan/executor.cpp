@@ -28,7 +28,15 @@ struct Executor::State {
   int64_t batch_rows = 0, batch_tokens = 0;
   unsigned char* base = nullptr;  // of the arena, where the kernels run
   int64_t arena_capacity = 0, arena_used = 0;
-  std::vector<int64_t> offset, scale_offset;  // by buffer
+  // Where everything of a shape lies in the arena.
+  struct Layout {
+    std::vector<int64_t> offset, scale_offset;  // by buffer
+    int64_t input_bytes = 0, scratch_offset = 0, bytes = 0;
+  };
+  Layout at_shape;
+  std::vector<int64_t>&offset = at_shape.offset, &scale_offset = at_shape.scale_offset;
+  int64_t& input_bytes = at_shape.input_bytes;
+  bool stale = true;  // the steps' arguments are those of another shape
   AlignedBytes arena;
   std::vector<unsigned char> mirror;  // host copies that data() of a GPU run hands out
 
@@ -41,10 +49,12 @@ struct Executor::State {
   void* stream = nullptr;
   DeviceBytes device_arena;
   PinnedBytes staging;
-  int64_t staging_capacity = 0, input_bytes = 0;
+  int64_t staging_capacity = 0;
   std::vector<int64_t> output_offset;  // by output, in staging
   std::map<Bucket, void*> graphs;
-  PinnedBytes bad_batch;  // set by the device when a batch in its memory has ids or offsets that no plan takes
+  std::map<Bucket, Layout> layouts;
+  bool under_way = false;  // started and not yet waited for
+  PinnedBytes bad_batch;   // set by the device when a batch in its memory has ids or offsets that no plan takes
 
   ~State() {
     drop_graphs();
@@ -189,12 +199,8 @@ struct Executor::State {
         if (a->kernel->scratch_bytes_a_token != nullptr) bytes += tokens * a->kernel->scratch_bytes_a_token(desc) + 64;
         scratch = std::max(scratch, bytes);
       }
-    int64_t scratch_offset = high;
-    high += round_up(scratch);
-    if (high > arena_capacity) grow(high);
-    arena_used = high;
-    for (BoundStep& step : steps)
-      if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&step)) a->args.scratch = base + scratch_offset;
+    at_shape.scratch_offset = high;
+    at_shape.bytes = high + round_up(scratch);
   }
 
   void grow(int64_t bytes) {
@@ -322,9 +328,32 @@ struct Executor::State {
     fill(b);
   }
   void bind_shape() {
-    layout();
-    for (size_t s = 0; s < steps.size(); ++s)
+    if (on_device() && !prepared->square) {  // few shapes, each met often
+      constexpr size_t kMostLayouts = 4096;
+      if (layouts.size() >= kMostLayouts) layouts.clear();
+      auto [at, fresh] = layouts.try_emplace({rows, tokens, max_length, false});
+      if (fresh) {
+        layout();
+        at->second = at_shape;
+      } else {
+        at_shape = at->second;
+      }
+    } else {
+      layout();
+    }
+    if (at_shape.bytes > arena_capacity) grow(at_shape.bytes);
+    arena_used = at_shape.bytes;
+    stale = true;
+  }
+  // A graph holds its steps' arguments, so they are only needed where steps run.
+  void bind_steps() {
+    if (!stale) return;
+    stale = false;
+    for (size_t s = 0; s < steps.size(); ++s) {
       std::visit([&](auto& bound) { bind_args(program->steps[s], bound); }, steps[s]);
+      if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&steps[s]))
+        a->args.scratch = base + at_shape.scratch_offset;
+    }
   }
 
   // Writes what the host provides: into the arena, or into its staging copy for a GPU.
@@ -512,6 +541,7 @@ struct Executor::State {
     elementwise.kernel->run(d, a, {});
   }
   void run_joined(size_t s) {
+    bind_steps();
     auto& gemm = std::get<Bound<GemmKernel, GemmArgs>>(steps[s]);
     if (on_device()) {
       const auto& norm = std::get<Bound<NormKernel, NormArgs>>(steps[s + 1]).args;
@@ -530,6 +560,7 @@ struct Executor::State {
   }
 
   void run_step(size_t s) {
+    bind_steps();
     const Step& step = program->steps[s];
     Launch launch{.pool = pool.get(), .stream = stream};
     std::visit(
@@ -598,25 +629,40 @@ Executor::Executor(Executor&&) noexcept = default;
 Executor& Executor::operator=(Executor&&) noexcept = default;
 
 void Executor::bind(const BatchView& batch) {
+  finish();  // the staging memory is still read
   state_->check_generation();
   state_->bind(batch);
 }
 
-void Executor::run(const Tap& tap) {
+void Executor::start() {
   State& s = *state_;
   s.check_generation();
-  if (s.on_device() && !tap) {
-    if (s.prepared->square) {  // sizes depend on every row: no graph would serve twice
-      s.copy_in();
-      s.run_steps();
-      s.copy_out();
-    } else {
-      device::launch(s.graph(), s.stream);
-    }
-    device::synchronize(s.stream);
-    return;
+  if (!s.on_device()) return s.run_steps();
+  if (s.prepared->square) {  // sizes depend on every row: no graph would serve twice
+    s.copy_in();
+    s.run_steps();
+    s.copy_out();
+  } else {
+    device::launch(s.graph(), s.stream);
   }
-  if (!tap) return s.run_steps();
+  s.under_way = true;
+}
+
+void Executor::finish() {
+  State& s = *state_;
+  if (!s.under_way) return;
+  s.under_way = false;
+  s.check_generation();
+  device::synchronize(s.stream);
+}
+
+void Executor::run(const Tap& tap) {
+  State& s = *state_;
+  if (!tap) {
+    start();
+    return finish();
+  }
+  s.check_generation();
   if (s.on_device()) s.copy_in();
   for (size_t i = 0; i < s.steps.size(); ++i) {
     s.run_step(i);

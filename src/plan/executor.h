@@ -67,6 +67,10 @@ class Executor {
   void bind(const BatchView& batch);
   /// Runs all steps of the bound batch and waits for the result; `tap` sees every output.
   void run(const Tap& tap = {});
+  /// run() in two halves: on a GPU start() does not wait, so that the host can prepare another executor's batch
+  /// meanwhile (on a CPU it does all the work). finish() waits; output() is valid after it.
+  void start();
+  void finish();
   /// GPU: runs a batch that lies in device memory on the caller's stream and writes output 0 to `output` (device, f32),
   /// without waiting. What is wrong with ids and offsets is found there: the next enqueue or wait throws.
   void enqueue(const DeviceBatchView& batch, float* output, void* stream);

@@ -222,5 +222,44 @@ TEST(Session, ManyOnOnePlanGiveTheSameBits) {
   }
 }
 
+TEST(Session, BatchesUnderWayGiveTheirOwnAnswers) {
+  Plan plan = compile(Model::load(folder("bert-sentence-mean")), {.precision = Precision::int8});
+  Session alone(plan, {.threads = 1}), session(plan, {.threads = 1, .in_flight = 3});
+  auto batch = [](int32_t seed) {
+    OwnedBatch made;
+    for (int32_t row = 0; row < 1 + seed % 4; ++row) {
+      Encoding e;
+      for (int32_t t = 0; t < 1 + (row * 5 + seed) % 13; ++t) e.ids.push_back((row * 7 + t * 3 + seed) % 20);
+      e.type_ids.assign(e.ids.size(), 0);
+      made.add(e);
+    }
+    return made;
+  };
+  auto values = [](Output out) { return std::vector<float>(out.values.begin(), out.values.end()); };
+  for (int32_t round = 0; round < 20; ++round) {
+    std::vector<uint64_t> tickets;
+    for (int32_t i = 0; i < 3; ++i) tickets.push_back(session.submit(batch(round * 3 + i).view()));  // gone at once
+    for (int32_t i : {1, 2, 0})
+      EXPECT_EQ(values(session.collect(tickets[static_cast<size_t>(i)])),
+                values(alone.run(batch(round * 3 + i).view())));
+  }
+  auto refusal = [](auto call) -> std::string {
+    try {
+      call();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+      return error.what();
+    }
+    return "";
+  };
+  uint64_t ticket = alone.submit(batch(5).view());
+  EXPECT_NE(refusal([&] { alone.submit(batch(6).view()); }).find("takes 1 batches at a time"), std::string::npos);
+  EXPECT_NE(refusal([&] { alone.run(batch(6).view()); }).find("not collected yet"), std::string::npos);
+  EXPECT_NE(refusal([&] { alone.collect(ticket + 1); }).find("cannot collect ticket"), std::string::npos);
+  EXPECT_EQ(alone.collect(ticket).rows, 2);
+  EXPECT_NE(refusal([&] { alone.collect(ticket); }).find("cannot collect ticket"), std::string::npos);
+  EXPECT_NE(refusal([&] { Session(plan, {.in_flight = 0}); }).find("at least one batch in flight"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace octet

@@ -61,8 +61,11 @@ struct AttentionHalfArgs {
   int64_t out_ld = 0;
   DType type = DType::f16;  ///< of q, k, v and out: f16 or bf16
   int rows = 0, heads = 0, head_dim = 0, max_length = 0;
+  int64_t tokens = 0;  ///< of the batch: attention_half_sm90 may read all of q, k and v up to there
   bool dependent_launch = false;
 };
 cudaError_t attention_half(const AttentionHalfArgs& args, cudaStream_t stream) noexcept;
+/// The same with wgmma on 9.0: heads of 64 without a bias.
+cudaError_t attention_half_sm90(const AttentionHalfArgs& args, cudaStream_t stream) noexcept;
 
 }  // namespace octet::kernels::cuda

@@ -183,7 +183,13 @@ const char* refuse_attention_half(const AttentionDesc& desc, const Target&) noex
   if (!head_dim_fits(desc.head_dim)) return "head sizes 32, 64 and 128";
   return nullptr;
 }
-void run_attention_half(const AttentionDesc& desc, const AttentionArgs& args, const Launch& launch_on) noexcept {
+const char* refuse_attention_half_sm90(const AttentionDesc& desc, const Target& target) noexcept {
+  if (target.sm != 90) return "needs compute capability 9.0";
+  if (const char* reason = refuse_attention_half(desc, target)) return reason;
+  if (desc.head_dim != 64) return "heads of 64";
+  return desc.bias ? "takes no bias" : nullptr;
+}
+AttentionHalfArgs half_args(const AttentionDesc& desc, const AttentionArgs& args) noexcept {
   AttentionHalfArgs a;
   a.q = args.q;
   a.k = args.k;
@@ -204,7 +210,14 @@ void run_attention_half(const AttentionDesc& desc, const AttentionArgs& args, co
   a.head_dim = narrow(desc.head_dim);
   a.max_length = narrow(args.max_length);
   a.dependent_launch = kDependent;
-  device::note_failure(attention_half(a, stream_of(launch_on)), "attention_half_cuda");
+  a.tokens = args.tokens;
+  return a;
+}
+void run_attention_half(const AttentionDesc& desc, const AttentionArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(attention_half(half_args(desc, args), stream_of(launch_on)), "attention_half_cuda");
+}
+void run_attention_half_sm90(const AttentionDesc& desc, const AttentionArgs& args, const Launch& launch_on) noexcept {
+  device::note_failure(attention_half_sm90(half_args(desc, args), stream_of(launch_on)), "attention_half_sm90a");
 }
 
 const char* refuse_attention_any(const AttentionDesc& desc, const Target& target) noexcept {
@@ -447,9 +460,10 @@ std::span<const GemmKernel> gemm_rows() noexcept {
   return rows;
 }
 std::span<const AttentionKernel> attention_rows() noexcept {
-  static const AttentionKernel rows[] = {attention("attention_s8u8_cuda", refuse_attention_s8, run_attention_s8),
-                                         attention("attention_half_cuda", refuse_attention_half, run_attention_half),
-                                         attention_general()};
+  static const AttentionKernel rows[] = {
+      attention("attention_s8u8_cuda", refuse_attention_s8, run_attention_s8),
+      attention("attention_half_sm90a", refuse_attention_half_sm90, run_attention_half_sm90),
+      attention("attention_half_cuda", refuse_attention_half, run_attention_half), attention_general()};
   return rows;
 }
 std::span<const NormKernel> norm_rows() noexcept {

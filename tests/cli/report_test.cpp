@@ -153,7 +153,9 @@ echo '[{"computeMs":1.5},{"computeMs":1.25}]' > "$t"
       ++stopped;
       EXPECT_NE(form["absent"].get<std::string>().find("stopped"), std::string::npos) << form;
     }
-    if (form["name"] == "PyTorch") EXPECT_NE(form["absent"].get<std::string>().find("--no-torch"), std::string::npos);
+    if (form["name"] == "PyTorch") {
+      EXPECT_NE(form["absent"].get<std::string>().find("--no-torch"), std::string::npos);
+    }
   }
   EXPECT_EQ(faked, 2);
   EXPECT_EQ(stopped, 5);

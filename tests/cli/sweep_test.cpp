@@ -207,6 +207,18 @@ TEST_F(SweepTest, LatencyOfAnAbsentCardIsModelledOnlyWhenAsked) {
   EXPECT_NE(unknown.err.find("rtx4090"), std::string::npos) << unknown.err;
 }
 
+TEST_F(SweepTest, AMetricThatIsConstantSaysSo) {
+  make();
+  const Json all = octet("sweep model --calib c.safetensors --data data.tsv --unit layer --limit 2 --json").json();
+  // Two labels of a model that barely moves: accuracy does not tell the units apart.
+  for (const Json& unit : all["units"])
+    for (const char* way : {"only", "all_but"}) ASSERT_EQ(unit[way]["metric"], all["float_metric"]);
+  EXPECT_NE(all["metric_reason"].get<std::string>().find("the same for every unit"), std::string::npos);
+  const Json none = octet("sweep model --calib c.safetensors --data data.tsv --unit layer --label - --json").json();
+  EXPECT_NE(none["metric_reason"], "");
+  for (const Json& unit : none["units"]) EXPECT_TRUE(unit["only"]["metric"].is_null());
+}
+
 TEST_F(SweepTest, RefusesWhatItCannotDo) {
   make();
   EXPECT_EQ(octet("sweep model --calib c.safetensors --data data.tsv --device cuda").code, 64);

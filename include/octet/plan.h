@@ -36,7 +36,17 @@ struct CompileOptions {
   int64_t max_tokens =
       0;  ///< most tokens of a batch, which bounds the arena; longer ones are refused; 0 = 16384 on CUDA, any on a CPU
   int64_t max_length = 0;  ///< most tokens of a text; longer ones are refused; 0 = the model's
+  /// CUDA: measure which tile of its products is fastest for every number of tokens up to max_tokens, and keep that in
+  /// the plan and in tile_cache(). Without it a plan takes what the cache has; the rest is measured when first needed.
+  bool measure = false;
+  /// FP16: rows that are run in FP32 first; values that FP16 cannot hold, and what reads them, are then computed in
+  /// FP32 (explain lists them). Without rows nothing is known about overflow.
+  std::vector<Encoding> overflow_rows;
 };
+
+/// Where measured tiles of the GPU that is here are kept between compilations: a file in the folder OCTET_CACHE, or
+/// ~/.cache/octet. Empty where there is no GPU or no such folder.
+std::filesystem::path tile_cache();
 
 /// One step of a plan.
 struct ExplainedOp {

@@ -8,12 +8,14 @@
 
 #include "api/as_is.h"
 #include "api/state.h"
+#include "api/tiles.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/safetensors.h"
 #include "graph/passes.h"
 #include "kernels/device.h"
 #include "plan/lower.h"
+#include "plan/overflow.h"
 #include "plan/program_json.h"
 #include "quant/placement.h"
 #include "quant/quantize.h"
@@ -60,6 +62,21 @@ DType float_type(const CompileOptions& options, const Target& target) {
   if (options.precision == Precision::fp16) return DType::f16;
   if (options.precision == Precision::bf16) return DType::bf16;
   return target.device == DeviceKind::cuda && options.precision == Precision::int8 ? DType::f16 : DType::f32;
+}
+
+// On the GPU that is here if the plan is for it, else on the CPU, a few rows at a time.
+std::map<std::string, double> overflow(const Graph& graph, const Target& target, const std::vector<Encoding>& rows) {
+  const kernels::device::Info& here = kernels::device::find_device();
+  const bool gpu = here.present && target.device == DeviceKind::cuda && here.target.sm == target.sm;
+  constexpr size_t kRows = 16;
+  std::vector<OwnedBatch> batches;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    if (r % kRows == 0) batches.emplace_back();
+    batches.back().add(rows[r]);
+  }
+  std::vector<BatchView> views;
+  for (const OwnedBatch& b : batches) views.push_back({.ids = b.ids, .offsets = b.offsets, .type_ids = b.type_ids});
+  return find_overflow(graph, gpu ? here.target : host_target(), views, std::make_shared<ThreadPool>(0));
 }
 
 }  // namespace
@@ -124,8 +141,19 @@ Plan compile(const Model& model, const CompileOptions& options) {
     remove_off_quantizers(graph, true);
     facts["ranges"] = "float; the file's quantizers are left out";
   }
+  std::map<std::string, double> wide;
+  if (!options.overflow_rows.empty()) {
+    if (options.precision != Precision::fp16)
+      fail(ErrorCode::invalid_argument,
+           {.what = "cannot look for overflow in " + std::string(name(options.precision)),
+            .hint = "only FP16 overflows: compile with --precision fp16, or without rows"});
+    wide = overflow(graph, state->target, options.overflow_rows);
+    facts["overflow"] =
+        std::to_string(options.overflow_rows.size()) + " rows run, " + std::to_string(wide.size()) + " values in FP32";
+  }
   auto program = std::make_shared<Program>(lower(graph, {.target = state->target,
                                                          .float_type = float_type(options, state->target),
+                                                         .wide = std::move(wide),
                                                          .fuse = !options.simulate,
                                                          .exact = options.simulate}));
   constexpr int64_t kTokensOnGpu = 16384;
@@ -133,6 +161,7 @@ Plan compile(const Model& model, const CompileOptions& options) {
                         : state->target.device == DeviceKind::cuda ? kTokensOnGpu
                                                                    : 0;
   program->max_length = options.max_length;
+  choose_tiles(*program, state->target, options.measure);
   state->program = std::move(program);
   return Plan(std::move(state));
 }
@@ -400,10 +429,12 @@ Explanation Plan::explain(const ExplainOptions& options) const {
     op.bytes = step_bytes(program, step, out.batch, out.length);
     op.ms = times[i];
     op.share = total > 0 ? times[i] / total : 0;
+    if (state.target.device == DeviceKind::cuda) op.kernel += tile_of(program, i, out.batch, out.length);
     op.floor_ms = floor_ms(op, state.target);
     for (const kernels::Refusal& refusal : step.refused)
       op.refused.push_back(std::string(refusal.kernel) + ": " + refusal.reason);
-    if (state.precision == Precision::int8 && op.precision != "int8") op.note = step.note;
+    const bool island = state.precision == Precision::fp16 && step.note.starts_with(kWideNote);
+    if (island || (state.precision == Precision::int8 && op.precision != "int8")) op.note = step.note;
     all += op.macs;
     if (op.precision == "int8") int8 += op.macs;
     out.ops.push_back(std::move(op));

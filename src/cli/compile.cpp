@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "cli/data_options.h"
 #include "cli/model_source.h"
 #include "cli/verbs.h"
 
@@ -18,6 +19,8 @@ using Json = nlohmann::ordered_json;
 struct Options {
   ModelSource source;
   std::string output;
+  DataOptions data;
+  int64_t samples = 32;
 };
 
 void compile_verb(Options options, const Console& console) {
@@ -26,6 +29,10 @@ void compile_verb(Options options, const Console& console) {
   Model model = load_model(options.source.path, options.source.tokenizer, options.source.as_is);
   if (options.source.precision.empty()) options.source.precision = model.as_is() ? "fp32" : "int8";
   for (const std::string& note : model.notes()) console.note(note);
+  if (!options.data.path.empty()) {
+    Dataset data = load_data(options.data, options.samples);
+    options.source.overflow_rows = encode_rows(model, data, options.source.max_length, options.samples, 0).rows;
+  }
   Plan plan = compile_model(model, options.source, console);
   plan.save(options.output);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -90,6 +97,13 @@ void add_compile(CLI::App& app, Console& console) {
   verb->add_option("--max-tokens", source.max_tokens,
                    "Most tokens of a batch, bounds the scratch memory (default: 16384 on a GPU, any on a CPU)")
       ->check(CLI::NonNegativeNumber);
+  verb->add_flag("--measure", source.measure,
+                 "GPU: measure the tiles of all shapes and keep them in the plan and the cache");
+  CLI::Option* data = add_data_options(verb, &options->data);
+  verb->add_option("--samples", options->samples,
+                   "FP16 with --data: rows run in FP32 to find values that FP16 cannot hold (default: 32)")
+      ->check(CLI::PositiveNumber)
+      ->needs(data);
   verb->add_option("-o,--output", options->output, "The .octet file")->required();
   verb->callback([options, &console] { compile_verb(*options, console); });
 }

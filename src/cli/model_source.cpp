@@ -80,6 +80,8 @@ Plan compile_model(const Model& model, const ModelSource& source, const Console&
   options.method = source.method;
   options.max_length = source.max_length;
   options.max_tokens = source.max_tokens;
+  options.measure = source.measure;
+  options.overflow_rows = source.overflow_rows;
   if (source.backend == "simulate") options.simulate = true;
   else if (source.backend == "torch" || source.backend == "ort" || source.backend == "openvino")
     refuse(ErrorCode::unsupported, {.what = fmt::format("cannot use backend {} here", source.backend),

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cli/console.h"
 
@@ -24,6 +25,8 @@ struct ModelSource {
   bool as_is = false;  ///< an .onnx file node by node
   int64_t max_length = 0;
   int64_t max_tokens = 0;
+  bool measure = false;
+  std::vector<Encoding> overflow_rows;
 };
 
 /// --precision, --calib, --method, --device, --float-embeddings, --backend.

@@ -2,6 +2,7 @@
 #include "core/error.h"
 #include "kernels/device.h"
 #include "kernels/rows.h"
+#include "kernels/tiles.h"
 
 namespace octet::kernels::cuda {
 
@@ -54,5 +55,10 @@ void destroy_graph(void*) noexcept {}
 double time_ms(void*, const std::function<void()>&) { absent(); }
 void check_launch(const std::string&) { absent(); }
 void note_failure(int, const char*) noexcept {}
+std::vector<int64_t> tile_rows(int64_t) { return {}; }
+std::string tile_key(const GemmDesc&, int64_t, bool) { return {}; }
+void measure_tile(const GemmDesc&, int64_t, bool) {}
+void remember_tiles(const Tiles&) {}
+Tiles known_tiles() { return {}; }
 
 }  // namespace octet::kernels::device

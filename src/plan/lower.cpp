@@ -44,9 +44,14 @@ class Lowering {
       mark_embedding_regions();
       analyse_attention();
     }
+    find_wide();
     for (size_t i = 0; i < graph_.nodes().size(); ++i)
       if (!done_[i]) lower_node(i);
     for (const auto& [name, value] : graph_.outputs()) program_.outputs.emplace_back(name, float_of(value).buffer);
+    if (!overflowing_.empty())
+      fail(ErrorCode::unsupported, {.what = "cannot compile " + graph_.name + " to FP16",
+                                    .expected = "FP16 ends at 65504, these weights go beyond it:" + overflowing_,
+                                    .hint = "compile with --precision bf16 or fp32"});
     if (!unsupported_.empty())
       fail(ErrorCode::unsupported, {.what = "cannot compile " + graph_.name + " for " + octet::name(options_.target),
                                     .expected = "no kernel accepts these nodes:" + unsupported_,
@@ -73,7 +78,41 @@ class Lowering {
 
   DType float_type(ValueId value) const {
     if (graph_.value(value).type.dtype != DType::f32) return graph_.value(value).type.dtype;
-    return graph_.is_output(value) ? DType::f32 : options_.float_type;
+    return graph_.is_output(value) || wide_.contains(value) ? DType::f32 : options_.float_type;
+  }
+
+  // One attention reads q, k and v in one type.
+  void find_wide() {
+    if (options_.float_type != DType::f16 || options_.wide.empty()) return;
+    for (size_t v = 0; v < graph_.values().size(); ++v)
+      if (options_.wide.contains(graph_.value(static_cast<ValueId>(v)).name)) wide_.insert(static_cast<ValueId>(v));
+    for (const auto& [scores, a] : attentions_)
+      if (a.form != AttentionForm::unfused && (wide_.contains(a.q) || wide_.contains(a.k) || wide_.contains(a.v)))
+        wide_.insert({a.q, a.k, a.v});
+  }
+  // Why a step is in f32 where f16 was asked for.
+  std::string wide_note(const Step& step) const {
+    for (const Slot& slot : step.outputs) {
+      const Buffer& buffer = program_.buffers[static_cast<size_t>(slot.buffer)];
+      if (buffer.dtype != DType::f32) continue;
+      for (const auto& [value, largest] : options_.wide)
+        if (("+" + buffer.value + "+").find("+" + value + "+") != std::string::npos)
+          return std::string(kWideNote) + "values up to " +
+                 std::to_string(static_cast<int64_t>(std::min(largest, 1e18))) + ", fp16 ends at 65504";
+    }
+    return "";
+  }
+  // The value in that type, for kernels whose operands must be alike.
+  Slot converted(Slot slot, DType dtype) {
+    Buffer buffer = program_.buffers[static_cast<size_t>(slot.buffer)];
+    if (buffer.dtype == dtype) return slot;
+    ElementwiseDesc desc{.kind = ElementwiseKind::convert, .n = buffer.width, .x = buffer.dtype, .y = dtype};
+    Step step{.name = buffer.value + " convert", .desc = desc, .inputs = {slot}};
+    buffer.dtype = dtype;
+    step.outputs = {Slot{add_buffer(buffer), 0}};
+    Slot out = step.outputs[0];
+    emit(std::move(step));
+    return out;
   }
 
   Slot make_float(ValueId value) {
@@ -139,6 +178,10 @@ class Lowering {
     std::byte* bytes = nullptr;
     Tensor half = Tensor::allocate(dtype, tensor.shape(), &bytes);
     auto* out = reinterpret_cast<uint16_t*>(bytes);
+    float largest = 0;
+    for (float v : values) largest = std::isfinite(v) ? std::max(largest, std::fabs(v)) : largest;
+    if (dtype == DType::f16 && largest > 65504.0f)
+      overflowing_ += "\n    " + name + " (up to " + std::to_string(static_cast<int64_t>(largest)) + ")";
     for (size_t i = 0; i < values.size(); ++i)
       out[i] = dtype == DType::f16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
     return add_weight(name + "." + std::string(octet::name(dtype)), half);
@@ -206,6 +249,7 @@ class Lowering {
 
   // ------------------------------------------------------------ emitting
   void emit(Step step) {
+    if (std::string note = wide_note(step); !note.empty()) step.note = note;
     std::visit([&](const auto& desc) { choose(step, desc); }, step.desc);
     program_.steps.push_back(std::move(step));
   }
@@ -286,7 +330,14 @@ class Lowering {
     ElementwiseDesc desc{.n = shape.width};
     Step step{.name = node.name};
     for (ValueId input : node.inputs) step.inputs.push_back(float_of(input));
-    desc.x = program_.buffers[static_cast<size_t>(step.inputs[0].buffer)].dtype;
+    // Where one operand needs f32, both do.
+    for (const Slot& slot : step.inputs) {
+      DType dtype = program_.buffers[static_cast<size_t>(slot.buffer)].dtype;
+      if (&slot == &step.inputs[0] || dtype == DType::f32) desc.x = dtype;
+    }
+    if (step.inputs.size() > 1 && node.op == Op::add)
+      for (Slot& slot : step.inputs) slot = converted(slot, desc.x);
+    else desc.x = program_.buffers[static_cast<size_t>(step.inputs[0].buffer)].dtype;
     step.outputs = {make_float(node.output)};
     desc.y = program_.buffers[static_cast<size_t>(step.outputs[0].buffer)].dtype;
     if (node.op == Op::add) desc.kind = ElementwiseKind::add;
@@ -479,6 +530,8 @@ class Lowering {
     }
     bool quantized = parts[0].quantizer != nullptr;
     result.dtype = quantized ? merged.dtype : float_type(parts[0].result);
+    for (const Part& part : parts)
+      if (!quantized && float_type(part.result) == DType::f32) result.dtype = DType::f32;
     if (quantized) {
       result.zero_point = merged.zero_point;
       result.scale = scale_weight(result.value, merged, desc.n);
@@ -900,7 +953,8 @@ class Lowering {
   std::set<ValueId> deferred_adds_;
   std::map<ValueId, Attention> attentions_;  // by the value of the scores
   std::set<ValueId> strided_;                // read by fused attention only, which takes a slice of a wider buffer
-  std::string unsupported_;
+  std::set<ValueId> wide_;                   // need f32 where the rest is f16
+  std::string unsupported_, overflowing_;
 };
 
 }  // namespace

@@ -213,7 +213,10 @@ class Binder {
 }  // namespace
 
 Prepared::Prepared(std::shared_ptr<const Program> p, const Target& t) : program(std::move(p)), target(t) {
-  if (on_device()) generation = device::generation();
+  if (on_device()) {
+    generation = device::generation();
+    if (program->tiles_gpu == device::find_device().name) device::remember_tiles(program->tiles);
+  }
   Binder(*this).bind();
 }
 

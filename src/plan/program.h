@@ -9,6 +9,7 @@
 
 #include "core/tensor.h"
 #include "kernels/kernels.h"
+#include "kernels/tiles.h"
 
 namespace octet {
 
@@ -69,6 +70,9 @@ struct Program {
   int64_t positions = 0;   ///< rows of the position table, 0 when there is none
   int64_t max_tokens = 0;  ///< most tokens of a batch, 0 = any: bounds the arena
   int64_t max_length = 0;  ///< most tokens of a row, 0 = any
+  /// What was measured on a GPU of this name: shapes of products -> tiles (kernels/tiles.h).
+  std::string tiles_gpu;
+  kernels::device::Tiles tiles;
 
   double number(const Step& step, const char* key, double fallback) const {
     auto found = step.numbers.find(key);

@@ -416,6 +416,7 @@ json to_json(const Program& program) {
   out["positions"] = program.positions;
   out["max_tokens"] = program.max_tokens;
   out["max_length"] = program.max_length;
+  if (!program.tiles.empty()) out["tiles"] = {{"gpu", program.tiles_gpu}, {"of", program.tiles}};
   out["inputs"] = program.inputs;
   for (const auto& [name, id] : program.outputs) out["outputs"].push_back({name, id});
   for (const Buffer& b : program.buffers)
@@ -463,6 +464,14 @@ Program program_from_json(const json& in, std::map<std::string, Tensor> weights,
         reader("zero_point", buffer.zero_point);
     if (buffer.width < 1 || buffer.width > int64_t{1} << 22) bad("a buffer's width is out of range");
     program.buffers.push_back(std::move(buffer));
+  }
+  if (in.contains("tiles")) {
+    json tiles = json_get<json>(in, "tiles", where), of = json_get<json>(tiles, "of", where);
+    program.tiles_gpu = json_get<std::string>(tiles, "gpu", where);
+    for (const auto& [shape, tile] : of.items()) {
+      if (!tile.is_string()) bad("unexpected entry in \"tiles\"");
+      program.tiles[shape] = tile.get<std::string>();
+    }
   }
   auto buffer_id = [&](const json& id) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 ||

@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "kernels/device.h"
@@ -12,6 +14,8 @@
 #include "plan/device_observer.h"
 #include "plan/executor.h"
 #include "plan/lower.h"
+#include "plan/overflow.h"
+#include "plan/program_json.h"
 #include "plan/tiny_quantized.h"
 #include "quant/calibration_state.h"
 
@@ -266,6 +270,73 @@ TEST_F(GpuEngine, BatchesInDeviceMemory) {
   device::destroy_stream(stream);
 }
 
+// A layer whose results FP16 cannot hold: found by running rows, computed in f32, listed; without that the result is
+// lost.
+TEST_F(GpuEngine, ValuesThatOverflowInHalfAreComputedInFloat) {
+  auto pool = std::make_shared<ThreadPool>(1);
+  test::RandomBatch batch({13, 40, 1, 22, 9}, tiny.vocabulary, 21);
+  BatchView view{batch.ids, batch.offsets, batch.types};
+  Graph planted = graph;
+  for (size_t v = 0; v < planted.values().size(); ++v) {
+    auto id = static_cast<ValueId>(v);
+    const std::string& name = planted.value(id).name;
+    if (name != "encoder.layer.0.output.dense.weight" && name != "encoder.layer.1.attention.self.value.weight")
+      continue;
+    std::vector<float> values = planted.parameter(id).to_f32();
+    for (float& value : values) value *= 1e5f;
+    planted.set_parameter(id, Tensor::from(values, planted.parameter(id).shape()));
+  }
+  std::map<std::string, double> wide = find_overflow(planted, find_device().target, std::span(&view, 1), pool),
+                                on_cpu = find_overflow(planted, host_target(), std::span(&view, 1), pool);
+  EXPECT_TRUE(wide.contains("encoder.layer.0.output.dense")) << wide.size();
+  EXPECT_TRUE(wide.contains("encoder.layer.1.attention.self.value"));
+  EXPECT_LT(wide.size(), 8u);
+  EXPECT_EQ(wide.size(), on_cpu.size());
+  auto outputs = [&](const Program& program, const Target& target) {
+    Executor executor(std::make_shared<Program>(program), pool, target);
+    executor.bind(view);
+    executor.run();
+    auto* values = static_cast<const float*>(executor.output(0));
+    return std::vector<float>(values, values + executor.elements(executor.program().outputs[0].second));
+  };
+  std::vector<float> want = outputs(lower(planted, {.target = host_target()}), host_target());
+  for (const char* target : {"", "sm80"}) {
+    Target gpu = *target ? parse_target(target) : find_device().target;
+    Program islands = lower(planted, {.target = gpu, .float_type = DType::f16, .wide = wide});
+    int noted = 0;
+    for (const Step& step : islands.steps) noted += step.note.starts_with(kWideNote);
+    EXPECT_GE(noted, 2);
+    std::vector<float> with = outputs(islands, gpu),
+                       without = outputs(lower(planted, {.target = gpu, .float_type = DType::f16}), gpu);
+    double worst = 0, lost = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      worst = std::max(worst, std::fabs(static_cast<double>(with[i]) - want[i]));
+      lost += !(std::fabs(without[i] - want[i]) < 2e-2f);
+    }
+    EXPECT_LT(worst, 1e-2) << target;
+    EXPECT_GT(lost, 0) << target;
+  }
+}
+
+TEST_F(GpuEngine, WeightsThatOverflowInHalfAreRefused) {
+  Graph planted = graph;
+  for (size_t v = 0; v < planted.values().size(); ++v)
+    if (auto id = static_cast<ValueId>(v); planted.value(id).name == "encoder.layer.0.output.dense.weight") {
+      std::vector<float> values = planted.parameter(id).to_f32();
+      values[3] = 1e5f;
+      planted.set_parameter(id, Tensor::from(values, planted.parameter(id).shape()));
+    }
+  try {
+    lower(planted, {.target = parse_target("sm90a"), .float_type = DType::f16});
+    ADD_FAILURE() << "compiled";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(error.what()).find("encoder.layer.0.output.dense.weight (up to 100000)"), std::string::npos)
+        << error.what();
+    EXPECT_NE(std::string(error.what()).find("bf16"), std::string::npos);
+  }
+}
+
 TEST_F(GpuEngine, ExceedingTheLimitsIsRefused) {
   auto program = int8();
   program->max_tokens = 20;
@@ -344,7 +415,11 @@ TEST_F(GpuEngine, XALostDeviceIsAnErrorAndCanBeSetUpAgain) {
     device::recover();
   } catch (const Error& error) {  // some drivers give a process no second context after a fault
     EXPECT_NE(std::string(error.what()).find("start the program again"), std::string::npos) << error.what();
-    GTEST_SKIP() << error.what();
+    // Which is the way back there: a new process finds the GPU in order.
+    std::string again = "'" + std::filesystem::read_symlink("/proc/self/exe").string() +
+                        "' --gtest_filter=Precisions/Gpu.ARowHasTheSameBitsInAnyBatch/residual_channel_here >/dev/null";
+    EXPECT_EQ(std::system(again.c_str()), 0);
+    return;
   }
   EXPECT_FALSE(still_stands(*prepared));
   EXPECT_THROW(executor.run(), Error);
@@ -353,6 +428,16 @@ TEST_F(GpuEngine, XALostDeviceIsAnErrorAndCanBeSetUpAgain) {
   again.run();
   values = static_cast<const float*>(again.output(0));
   EXPECT_EQ(std::vector<float>(values, values + want.size()), want);
+}
+
+TEST(ProgramFile, KeepsTheTilesOfItsGpu) {
+  Program program =
+      lower(test::TinyEncoder{.layers = 1}.build(), {.target = parse_target("sm90a"), .float_type = DType::f16});
+  program.tiles_gpu = "a GPU";
+  program.tiles = {{"128x64x64 f16 f16", "stream_f16_256x192_c2x1"}, {"128x64x64 s8 s8 norm", "apart"}};
+  Program again = program_from_json(to_json(program), program.weights, "a test");
+  EXPECT_EQ(again.tiles_gpu, program.tiles_gpu);
+  EXPECT_EQ(again.tiles, program.tiles);
 }
 
 TEST(GpuAbsence, IsAnErrorWithItsReason) {

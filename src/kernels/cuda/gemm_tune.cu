@@ -2,13 +2,17 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <mutex>
-#include <tuple>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/gemm_sm90.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/device.h"
+#include "kernels/tiles.h"
 
 namespace octet::kernels::cuda {
 namespace {
@@ -21,9 +25,13 @@ __global__ void fill(uint4* p, int64_t groups, uint32_t mask) {
 }
 
 constexpr int kLaunches = 16;                       // of a measured chain
+constexpr int kRounds = 5;                          // of replays of every chain
 constexpr size_t kCandidates = 8;                   // the rest of the cost model's order is not tried
 constexpr int64_t kCacheBytes = int64_t(64) << 20;  // operands rotate over more than the second-level cache
 constexpr int64_t kMostBytes = int64_t(1) << 30;
+
+/// Enqueues launch i; dependent: on the one before it. Returns a cudaError_t.
+using Go = std::function<int(int i, bool dependent)>;
 
 int64_t element_bytes(DType type) { return type == DType::f16 ? 2 : type == DType::f32 ? 4 : 1; }
 
@@ -68,27 +76,60 @@ struct Operands {
   }
 };
 
-/// Microseconds of one `go(i, dependent)` in a chain of dependent launches; negative when it cannot be measured.
-template <typename Go>
-double measure(cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end, Go go) {
-  if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) return -1;
-  bool good = true;
-  for (int i = 0; i < kLaunches; ++i) good = good && go(i, i > 0) == 0;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t executable = nullptr;
-  good = cudaStreamEndCapture(stream, &graph) == cudaSuccess && good;
-  good = good && cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess;
-  float least = 1e30f;
-  for (int r = 0; good && r < 4; ++r) {
-    float ms = 0;
-    good = cudaEventRecord(begin, stream) == cudaSuccess && cudaGraphLaunch(executable, stream) == cudaSuccess &&
-           cudaEventRecord(end, stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
-           cudaEventElapsedTime(&ms, begin, end) == cudaSuccess;
-    if (r > 0) least = std::min(least, ms);
+/// A chain of dependent launches as a graph.
+struct Chain {
+  cudaGraphExec_t graph = nullptr;
+  std::vector<float> ms;
+  Chain(cudaStream_t stream, const Go& go) {
+    if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) return;
+    bool good = true;
+    for (int i = 0; i < kLaunches; ++i) good = good && go(i, i > 0) == 0;
+    cudaGraph_t captured = nullptr;
+    good = cudaStreamEndCapture(stream, &captured) == cudaSuccess && good;
+    if (!good || cudaGraphInstantiate(&graph, captured, 0) != cudaSuccess) graph = nullptr;
+    if (captured != nullptr) cudaGraphDestroy(captured);
   }
-  if (executable != nullptr) cudaGraphExecDestroy(executable);
-  if (graph != nullptr) cudaGraphDestroy(graph);
-  return good ? 1e3 * least / kLaunches : -1;
+  Chain(Chain&& other) noexcept : graph(std::exchange(other.graph, nullptr)), ms(std::move(other.ms)) {}
+  Chain& operator=(Chain&&) = delete;
+  ~Chain() {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  }
+  float median() {
+    std::sort(ms.begin(), ms.end());
+    return ms[ms.size() / 2];
+  }
+};
+
+/// The quickest of several ways, or -1. Replays go in turns and medians decide: large products run into the power limit
+/// after a few milliseconds, and whoever is measured before that looks best.
+int quickest(cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end, const std::vector<Go>& ways) {
+  std::vector<Chain> chains;
+  for (const Go& go : ways) chains.emplace_back(stream, go);
+  constexpr float kHopeless = 1.25f;
+  for (int round = 0; round <= kRounds; ++round) {
+    float least = 1e30f;
+    for (Chain& chain : chains) {
+      if (chain.graph == nullptr) continue;
+      float ms = 0;
+      const bool good = cudaEventRecord(begin, stream) == cudaSuccess &&
+                        cudaGraphLaunch(chain.graph, stream) == cudaSuccess &&
+                        cudaEventRecord(end, stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
+                        cudaEventElapsedTime(&ms, begin, end) == cudaSuccess;
+      if (!good) ms = 1e30f;
+      if (round > 0 || !good) chain.ms.push_back(ms);  // the first one warms up
+      if (round > 0) least = std::min(least, ms);
+    }
+    if (round != 1) continue;
+    for (Chain& chain : chains)
+      if (chain.graph != nullptr && chain.ms[0] > kHopeless * least)
+        cudaGraphExecDestroy(std::exchange(chain.graph, nullptr));
+  }
+  int best = -1;
+  for (size_t i = 0; i < chains.size(); ++i)
+    if (chains[i].graph != nullptr && chains[i].median() < 1e29f &&
+        (best < 0 || chains[i].median() < chains[static_cast<size_t>(best)].median()))
+      best = static_cast<int>(i);
+  return best;
 }
 
 /// Calls try_all(operands, measure) with a stream that may be captured, whatever else is being captured.
@@ -101,7 +142,8 @@ void with_operands(const GemmDesc& desc, int64_t m, TryAll try_all) {
   if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
       cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
     const Operands operands(desc, m, stream);
-    if (operands.usable()) try_all(operands, stream, [&](auto go) { return measure(stream, begin, end, go); });
+    if (operands.usable())
+      try_all(operands, stream, [&](const std::vector<Go>& ways) { return quickest(stream, begin, end, ways); });
   }
   if (begin != nullptr) cudaEventDestroy(begin);
   if (end != nullptr) cudaEventDestroy(end);
@@ -114,24 +156,25 @@ const GemmTile* fastest(const GemmDesc& desc, int64_t m, int multiprocessors) {
   std::vector<const GemmTile*> tiles = by_cost(desc, m, multiprocessors);
   if (tiles.size() < 2) return tiles.empty() ? nullptr : tiles[0];
   tiles.resize(std::min(tiles.size(), kCandidates));
-  const GemmTile* best = tiles[0];
-  with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto measured) {
-    double least = 1e30;
-    for (const GemmTile* tile : tiles) {
-      const double us = measured(
-          [&](int i, bool dependent) { return launch(desc, operands.args(desc, m, i), *tile, stream, dependent); });
-      if (us > 0 && us < least) best = tile, least = us;
-    }
+  int best = 0;
+  with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto quickest_of) {
+    std::vector<Go> ways;
+    for (const GemmTile* tile : tiles)
+      ways.emplace_back([&, tile](int i, bool dependent) {
+        return launch(desc, operands.args(desc, m, i), *tile, stream, dependent);
+      });
+    best = std::max(0, quickest_of(ways));
   });
-  return best;
+  return tiles[static_cast<size_t>(best)];
 }
 
 /// The same for the pair of a GEMM and its LayerNorm; `apart` is the best tile of the GEMM alone.
 const GemmNormTile* fastest_with_norm(const GemmDesc& desc, int64_t m, const GemmTile& apart) {
-  const GemmNormTile* best = nullptr;
-  with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto measured) {
+  int best = 0;
+  with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto quickest_of) {
     const auto residual = [&](int i) { return operands.args(desc, m, i + 1).y; };
-    double least = measured([&](int i, bool dependent) {
+    std::vector<Go> ways;
+    ways.emplace_back([&](int i, bool dependent) {
       const GemmArgs args = operands.args(desc, m, i);
       if (const int error = launch(desc, args, apart, stream, dependent)) return error;
       NormArgs norm;
@@ -142,24 +185,22 @@ const GemmNormTile* fastest_with_norm(const GemmDesc& desc, int64_t m, const Gem
       norm.tokens = m, norm.hidden = (int)desc.n, norm.dependent_launch = true;
       return (int)add_norm(norm, stream);
     });
-    for (const GemmNormTile& tile : gemm_norm_tiles()) {
-      const double us = measured([&](int i, bool dependent) {
+    for (const GemmNormTile& tile : gemm_norm_tiles())
+      ways.emplace_back([&](int i, bool dependent) {
         const GemmArgs args = operands.args(desc, m, i);
         kernels::NormArgs norm;
         norm.m = m, norm.b = residual(i), norm.out[0].y = args.y;
         norm.a_scale = norm.b_scale = norm.gamma = norm.beta = norm.out[0].requant.inv_scale = operands.vectors;
         return launch_with_norm(desc, args, norm, tile, stream, dependent);
       });
-      if (us > 0 && us < least) best = &tile, least = us;
-    }
+    best = quickest_of(ways);
   });
-  return best;
+  return best <= 0 ? nullptr : &gemm_norm_tiles()[static_cast<size_t>(best - 1)];
 }
 
-using Key = std::tuple<int64_t, int64_t, DType, DType, Activation, bool, int64_t>;
 std::mutex guard;
-std::map<Key, const GemmTile*> found;  // for this process's device
-std::map<Key, const GemmNormTile*> found_with_norm;
+std::map<std::string, const GemmTile*> found;  // for this process's device
+std::map<std::string, const GemmNormTile*> found_with_norm;
 
 /// Few shapes to measure: m in steps of a quarter of the power of two below.
 int64_t rounded(int64_t m) {
@@ -168,8 +209,14 @@ int64_t rounded(int64_t m) {
   while (step * 8 <= m) step *= 2;
   return (m + step - 1) / step * step;
 }
-Key key_of(const GemmDesc& desc, int64_t m) {
-  return {desc.n, desc.k, desc.x, desc.y, desc.activation, desc.row_scale, rounded(m)};
+constexpr const char* kWithNorm = " norm";
+constexpr const char* kApart = "apart";
+std::string key_of(const GemmDesc& desc, int64_t m) {
+  std::string key = std::to_string(rounded(m)) + "x" + std::to_string(desc.n) + "x" + std::to_string(desc.k) + " " +
+                    std::string(name(desc.x)) + " " + std::string(name(desc.y));
+  if (desc.activation == Activation::gelu_erf) key += " gelu";
+  if (desc.row_scale) key += " token";
+  return key;
 }
 
 }  // namespace
@@ -178,7 +225,9 @@ const GemmTile* tuned(const GemmDesc& desc, int64_t m, int multiprocessors) noex
   try {
     std::lock_guard lock(guard);
     auto [at, fresh] = found.try_emplace(key_of(desc, m), nullptr);
-    if (fresh) at->second = fastest(desc, rounded(m), multiprocessors);
+    // A plan's choice may be of another version.
+    if (fresh || (at->second != nullptr && refuse(desc, *at->second) != nullptr))
+      at->second = fastest(desc, rounded(m), multiprocessors);
     return at->second;
   } catch (...) {
     return choose(desc, m, multiprocessors);
@@ -206,3 +255,49 @@ void remember(const GemmDesc& desc, int64_t m, const GemmTile& tile) {
 }
 
 }  // namespace octet::kernels::cuda
+
+namespace octet::kernels::device {
+
+std::vector<int64_t> tile_rows(int64_t most) {
+  std::vector<int64_t> rows;
+  for (int64_t m = 1; m <= most; m = rows.back() + 1) rows.push_back(cuda::rounded(m));
+  return rows;
+}
+
+std::string tile_key(const GemmDesc& desc, int64_t m, bool with_norm) {
+  return cuda::key_of(desc, m) + (with_norm ? cuda::kWithNorm : "");
+}
+
+void measure_tile(const GemmDesc& desc, int64_t m, bool with_norm) {
+  const Info& here = find_device();
+  if (!here.present || here.target.sm != 90 || cuda::choose(desc, m, here.target.sm_count) == nullptr) return;
+  cuda::tuned(desc, m, here.target.sm_count);
+  if (with_norm) cuda::tuned_with_norm(desc, m, here.target.sm_count);
+}
+
+void remember_tiles(const Tiles& tiles) {
+  std::lock_guard lock(cuda::guard);
+  for (const auto& [key, tile] : tiles) {
+    if (key.ends_with(cuda::kWithNorm)) {
+      const std::string gemm = key.substr(0, key.size() - std::string(cuda::kWithNorm).size());
+      if (tile == cuda::kApart) cuda::found_with_norm[gemm] = nullptr;
+      for (const cuda::GemmNormTile& t : cuda::gemm_norm_tiles())
+        if (t.name == tile) cuda::found_with_norm[gemm] = &t;
+    } else {
+      for (const cuda::GemmTile& t : cuda::gemm_tiles())
+        if (t.name == tile) cuda::found[key] = &t;
+    }
+  }
+}
+
+Tiles known_tiles() {
+  std::lock_guard lock(cuda::guard);
+  Tiles tiles;
+  for (const auto& [key, tile] : cuda::found)
+    if (tile != nullptr) tiles[key] = tile->name;
+  for (const auto& [key, tile] : cuda::found_with_norm)
+    tiles[key + cuda::kWithNorm] = tile != nullptr ? std::string(tile->name) : cuda::kApart;
+  return tiles;
+}
+
+}  // namespace octet::kernels::device

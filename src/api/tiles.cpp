@@ -1,3 +1,4 @@
+// Measures the tiles of a plan on a GPU; reads and writes the file that keeps them.
 #include "api/tiles.h"
 
 #include <octet/plan.h>

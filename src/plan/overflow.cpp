@@ -1,3 +1,4 @@
+// Which values of a program FP16 cannot hold, found by running rows in FP32.
 #include "plan/overflow.h"
 
 #include <algorithm>

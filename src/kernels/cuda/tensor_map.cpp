@@ -1,3 +1,4 @@
+// Describes a matrix in device memory to the tensor memory accelerator.
 #include "kernels/cuda/tensor_map.h"
 
 #include <cuda_runtime.h>

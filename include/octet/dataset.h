@@ -15,8 +15,8 @@ namespace octet {
 /// Which columns of a file mean what: a name, a 1-based number, or empty for the default. Defaults, the first that the
 /// file has:
 ///   text   sentence, sentence1, premise, text, question, #1 String
-///   pair   sentence2 for sentence1, hypothesis for premise, #2 String for #1 String; only where the text is a default,
-///   too label  label, gold_label, score, labels, Quality
+///   pair   sentence2 for sentence1, hypothesis for premise, context for question, #2 String for #1 String; only where
+///          the text is a default, too;   label  label, gold_label, score, labels, Quality, answer
 /// "-" means: no such column, even if the file has one of the default names.
 /// Names are compared as they are, then without regard to case.
 struct DatasetOptions {

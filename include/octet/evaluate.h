@@ -28,16 +28,16 @@ struct Evaluation {
   int64_t rows = 0;
   double seconds = 0;                     ///< inference, without tokenization
   std::map<std::string, double> metrics;  ///< all of them
-  std::vector<int64_t> predictions;       ///< label ids by row (classification)
+  std::vector<int64_t> predictions;       ///< label ids by row (classification); several labels: 0 or 1 for each
   std::vector<float> scores;              ///< by row: regression value, or cosine of a pair of embeddings
   int64_t truncated = 0;                  ///< texts (each of a pair's two, for embeddings) that were cut to the length
   int64_t width = 0;                      ///< of an output
   std::vector<float> outputs;  ///< as run_all gives them; a pair of embeddings is two rows, one after the other
 };
 
-/// Runs the data through the session. Sequence classification: accuracy, f1 and Matthews correlation (2 labels), macro
-/// f1; regression and embedding pairs: Spearman and Pearson against the label; token classification: token accuracy.
-/// Throws invalid_argument when the data has no fitting label.
+/// Runs the data through the session; docs/cli.md lists the metrics: accuracy, f1 and Matthews correlation of labels,
+/// micro and macro f1 of several labels a text, Spearman and Pearson of numbers and pairs of embeddings, CoNLL's f1 of
+/// entities, SQuAD's exact match and f1. Throws invalid_argument when the data has no fitting label.
 Evaluation evaluate(Session& session, const Dataset& data, const EvaluateOptions& options = {},
                     const Progress& progress = {});
 

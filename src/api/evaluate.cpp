@@ -12,6 +12,10 @@
 
 namespace octet {
 
+bool has_several_labels(const ModelInfo& info) noexcept {
+  return info.task == Task::sequence_classification && info.problem_type == "multi_label_classification";
+}
+
 namespace {
 
 bool is_pair_of_embeddings(const ModelInfo& info, const Dataset& data) {
@@ -104,17 +108,67 @@ void score_tokens(Evaluation* e, const ModelInfo& info, const Dataset& data, std
                   std::span<const float> answers) {
   std::vector<int64_t> expected;
   int64_t token = 0;
-  for (size_t r = 0; r < rows.size(); ++r)
+  const bool tags = are_entity_tags(info.labels);
+  double found = 0, wanted = 0, right = 0;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::vector<std::string> mine, theirs;
     for (int64_t label : token_labels(info.labels, data, static_cast<int64_t>(r), rows[r])) {
-      if (label != kNoLabel) {
-        expected.push_back(label);
-        e->predictions.push_back(static_cast<int64_t>(answers[static_cast<size_t>(token)]));
-      }
-      ++token;
+      const auto answer = static_cast<int64_t>(answers[static_cast<size_t>(token++)]);
+      if (label == kNoLabel) continue;
+      expected.push_back(label);
+      e->predictions.push_back(answer);
+      if (!tags) continue;
+      mine.push_back(info.labels[static_cast<size_t>(answer)]);
+      theirs.push_back(info.labels[static_cast<size_t>(label)]);
     }
+    const std::vector<Entity> a = entities(mine), b = entities(theirs);
+    found += static_cast<double>(a.size());
+    wanted += static_cast<double>(b.size());
+    for (const Entity& entity : a) right += static_cast<double>(std::count(b.begin(), b.end(), entity));
+  }
   e->metric = "accuracy";
   e->value = e->metrics["accuracy"] = accuracy(e->predictions, expected);
   e->metrics["macro_f1"] = macro_f1(e->predictions, expected);
+  if (!tags) return;
+  e->metric = "f1";
+  e->metrics["precision"] = found > 0 ? right / found : 0;
+  e->metrics["recall"] = wanted > 0 ? right / wanted : 0;
+  e->value = e->metrics["f1"] = right > 0 ? 2 * right / (found + wanted) : 0;
+}
+
+/// The likeliest answer in the context, of at most thirty tokens, from a start and an end score a token.
+std::string_view answer_text(std::string_view context, const Encoding& row, std::span<const float> scores) {
+  constexpr int64_t kLongest = 30;
+  int64_t first = -1, last = -1;
+  float best = 0;
+  for (int64_t s = 0; s < row.size(); ++s) {
+    if (row.sequence_ids[static_cast<size_t>(s)] != 1) continue;
+    for (int64_t t = s; t < std::min(row.size(), s + kLongest) && row.sequence_ids[static_cast<size_t>(t)] == 1; ++t) {
+      const float sum = scores[static_cast<size_t>(2 * s)] + scores[static_cast<size_t>(2 * t + 1)];
+      if (first < 0 || sum > best) best = sum, first = s, last = t;
+    }
+  }
+  if (first < 0) return {};
+  const TextSpan span =
+      byte_span(context, {row.offsets[static_cast<size_t>(first)].begin, row.offsets[static_cast<size_t>(last)].end});
+  return context.substr(static_cast<size_t>(span.begin), static_cast<size_t>(span.end - span.begin));
+}
+
+void score_answers(Evaluation* e, const Dataset& data, std::span<const Encoding> rows, std::span<const float> scores) {
+  double exact = 0, overlap = 0;
+  size_t at = 0;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto row = static_cast<int64_t>(r);
+    const size_t count = 2 * rows[r].ids.size();
+    const std::string_view answer = answer_text(data.pair(row), rows[r], scores.subspan(at, count));
+    at += count;
+    exact += exact_match(answer, data.label(row));
+    overlap += word_f1(answer, data.label(row));
+  }
+  const double all = std::max<double>(1, static_cast<double>(rows.size()));
+  e->metric = "f1";
+  e->value = e->metrics["f1"] = overlap / all;
+  e->metrics["exact_match"] = exact / all;
 }
 
 }  // namespace
@@ -129,7 +183,10 @@ EncodedRows encode(const ModelInfo& info, const Tokenizer& tokenizer, const Data
                                        .where = "in " + info.source});
   int64_t rows = rows_used(data, limit);
   if (rows == 0)
-    fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + data.source()});
+    fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows",
+                                       .expected = "the file is empty after its header",
+                                       .where = "in " + data.source(),
+                                       .hint = "expected at least one row"});
   bool two = is_pair_of_embeddings(info, data);
   std::vector<std::string_view> texts, pairs;
   for (int64_t r = 0; r < rows; ++r) {
@@ -194,16 +251,55 @@ bool answers_per_token(Task task) noexcept {
   return task == Task::encoder || task == Task::token_classification || task == Task::question_answering;
 }
 
+std::vector<int64_t> label_sets(const Dataset& data, std::span<const std::string> names, int64_t rows) {
+  if (!data.has_label()) resolve_labels(data, names);  // says so
+  std::map<std::string, size_t> ids;
+  for (size_t i = 0; i < names.size(); ++i) ids.emplace(std::to_string(i), i);
+  for (size_t i = 0; i < names.size(); ++i) ids.insert_or_assign(lower(names[i]), i);
+  std::vector<int64_t> result(static_cast<size_t>(rows) * names.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    auto mark = [&](std::string_view label) {
+      while (label.starts_with(' ')) label.remove_prefix(1);
+      while (label.ends_with(' ')) label.remove_suffix(1);
+      if (label.empty()) return;
+      auto found = ids.find(lower(std::string(label)));
+      if (found == ids.end())
+        fail(ErrorCode::invalid_argument,
+             {.what = "a text has a label that the model does not know",
+              .expected = "got '" + std::string(label) + "' in line " + std::to_string(data.line(r)),
+              .where = "in " + data.source(),
+              .hint =
+                  "labels of a text are separated by commas or spaces; the model has " + std::to_string(names.size())});
+      result[static_cast<size_t>(r) * names.size() + found->second] = 1;
+    };
+    std::string_view cell = data.label(r);
+    if (ids.contains(lower(std::string(cell)))) {
+      mark(cell);
+      continue;
+    }
+    const char separator = cell.find(',') != std::string_view::npos ? ',' : ' ';
+    for (size_t end = 0; !cell.empty(); cell.remove_prefix(std::min(cell.size(), end + 1))) {
+      end = std::min(cell.find(separator), cell.size());
+      mark(cell.substr(0, end));
+    }
+  }
+  return result;
+}
+
 Expected expected_answers(const ModelInfo& info, const Dataset& data, int64_t rows) {
-  if (info.task == Task::encoder || info.task == Task::question_answering)
+  if (info.task == Task::encoder)
     fail(ErrorCode::unsupported, {.what = "cannot evaluate a model for " + std::string(name(info.task)),
-                                  .expected = "expected sequence or token classification, regression, or embeddings",
+                                  .expected = "expected a model with a head, or one of embeddings",
                                   .where = "in " + info.source});
-  if (info.problem_type == "multi_label_classification")
-    fail(ErrorCode::unsupported,
-         {.what = "cannot evaluate a model with several labels a text", .where = "in " + info.source});
   Expected expected;
-  if (info.task == Task::sequence_classification) {
+  if (info.task == Task::question_answering && (!data.has_pair() || !data.has_label()))
+    fail(ErrorCode::invalid_argument, {.what = "cannot evaluate answers to questions",
+                                       .expected = "expected columns of questions, contexts and answers",
+                                       .where = "in " + data.source(),
+                                       .hint = "name the columns with --text, --pair and --label"});
+  if (has_several_labels(info)) {
+    expected.labels = label_sets(data, info.labels, rows);
+  } else if (info.task == Task::sequence_classification) {
     std::vector<int32_t> ids = resolve_labels(data, info.labels);
     expected.labels.assign(ids.begin(), ids.begin() + rows);
   }
@@ -219,6 +315,11 @@ Expected expected_answers(const ModelInfo& info, const Dataset& data, int64_t ro
 
 std::vector<float> answers(const ModelInfo& info, std::span<const float> values, int64_t width) {
   std::vector<float> result;
+  if (info.task == Task::question_answering) return {values.begin(), values.end()};
+  if (has_several_labels(info)) {
+    for (float value : values) result.push_back(value > 0 ? 1.0f : 0.0f);
+    return result;
+  }
   const int64_t vectors = static_cast<int64_t>(values.size()) / std::max<int64_t>(width, 1);
   auto vector = [&](int64_t v) { return values.subspan(static_cast<size_t>(v * width), static_cast<size_t>(width)); };
   for (int64_t v = 0; v < vectors; ++v) {
@@ -232,6 +333,17 @@ std::vector<float> answers(const ModelInfo& info, std::span<const float> values,
 void score(const ModelInfo& info, const Dataset& data, std::span<const Encoding> rows, const Expected& expected,
            std::span<const float> answers, Evaluation* e) {
   if (info.task == Task::token_classification) return score_tokens(e, info, data, rows, answers);
+  if (info.task == Task::question_answering) return score_answers(e, data, rows, answers);
+  if (has_several_labels(info)) {
+    e->predictions.assign(answers.begin(), answers.end());
+    const LabelSetScores s =
+        label_set_scores(e->predictions, expected.labels, static_cast<int64_t>(info.labels.size()));
+    e->metric = "micro_f1";
+    e->value = e->metrics["micro_f1"] = s.micro_f1;
+    e->metrics["macro_f1"] = s.macro_f1;
+    e->metrics["exact_match"] = s.exact_match;
+    return;
+  }
   if (info.task == Task::sequence_classification) {
     e->predictions.assign(answers.begin(), answers.end());
     return score_labels(e, expected.labels, static_cast<int64_t>(info.labels.size()));
@@ -247,7 +359,7 @@ Evaluation score_outputs(const ModelInfo& info, const Dataset& data, const Encod
   e.truncated = encoded.truncated;
   const Expected expected = expected_answers(info, data, e.rows);
   int64_t output_rows = static_cast<int64_t>(encoded.rows.size());
-  if (info.task == Task::token_classification) {
+  if (answers_per_token(info.task)) {
     output_rows = 0;
     for (const Encoding& row : encoded.rows) output_rows += row.size();
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "text/unicode.h"
 
 namespace octet {
 
@@ -104,6 +105,93 @@ double macro_f1(std::span<const int64_t> predicted, std::span<const int64_t> exp
   double sum = 0;
   for (int64_t label : labels) sum += f1(confusion(predicted, expected, label));
   return labels.empty() ? 0 : sum / static_cast<double>(labels.size());
+}
+
+std::vector<Entity> entities(std::span<const std::string> tags) {
+  std::vector<Entity> found;
+  char before = 'O';
+  std::string kind_before;
+  bool open = false;
+  for (int64_t i = 0; i <= static_cast<int64_t>(tags.size()); ++i) {
+    const std::string& tag = i < static_cast<int64_t>(tags.size()) ? tags[static_cast<size_t>(i)] : "O";
+    const char mark = tag.empty() ? 'O' : tag[0];
+    const std::string kind = tag.size() > 2 && tag[1] == '-' ? tag.substr(2) : "";
+    const bool other = kind != kind_before;
+    const bool ends =
+        before != 'O' && (before == 'E' || before == 'S' || mark == 'B' || mark == 'S' || mark == 'O' || other);
+    const bool begins =
+        mark != 'O' && (mark == 'B' || mark == 'S' || before == 'O' || before == 'E' || before == 'S' || other);
+    if (open && ends) found.back().end = i, open = false;
+    if (begins) found.push_back({.begin = i, .end = i + 1, .kind = kind}), open = true;
+    before = mark;
+    kind_before = kind;
+  }
+  return found;
+}
+
+bool are_entity_tags(std::span<const std::string> names) {
+  bool some = false;
+  for (const std::string& name : names) {
+    if (name == "O") continue;
+    if (name.size() < 3 || name[1] != '-' || std::string_view("BIES").find(name[0]) == std::string_view::npos)
+      return false;
+    some = true;
+  }
+  return some;
+}
+
+namespace {
+
+std::vector<std::string> words_of(std::string_view answer) {
+  std::vector<std::string> words;
+  std::string word;
+  auto close = [&] {
+    if (!word.empty() && word != "a" && word != "an" && word != "the") words.push_back(word);
+    word.clear();
+  };
+  for (size_t at = 0; at < answer.size();) {
+    const char32_t c = text::next_char(answer, at);
+    if (text::class_table()[c] & text::kIsSpace) close();
+    else if (c >= 128 || !(text::class_table()[c] & text::kIsPunctuation)) text::append_char(text::lower(c), word);
+  }
+  close();
+  return words;
+}
+
+}  // namespace
+
+bool exact_match(std::string_view answer, std::string_view expected) { return words_of(answer) == words_of(expected); }
+
+double word_f1(std::string_view answer, std::string_view expected) {
+  std::vector<std::string> a = words_of(answer), b = words_of(expected), common;
+  std::sort(a.begin(), a.end());
+  std::sort(b.begin(), b.end());
+  if (a.empty() || b.empty()) return a == b ? 1 : 0;
+  std::set_intersection(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(common));
+  return 2 * static_cast<double>(common.size()) / static_cast<double>(a.size() + b.size());
+}
+
+LabelSetScores label_set_scores(std::span<const int64_t> predicted, std::span<const int64_t> expected, int64_t labels) {
+  check_sizes(predicted.size(), expected.size());
+  LabelSetScores s;
+  if (labels <= 0 || predicted.empty()) return s;
+  std::vector<Confusion> each(static_cast<size_t>(labels));
+  Confusion all;
+  const size_t rows = predicted.size() / static_cast<size_t>(labels);
+  for (size_t r = 0; r < rows; ++r) {
+    bool equal = true;
+    for (size_t l = 0; l < each.size(); ++l) {
+      const bool p = predicted[r * each.size() + l] != 0, e = expected[r * each.size() + l] != 0;
+      equal &= p == e;
+      for (Confusion* c : {&each[l], &all})
+        (p ? (e ? c->true_positive : c->false_positive) : (e ? c->false_negative : c->true_negative)) += 1;
+    }
+    s.exact_match += equal;
+  }
+  s.exact_match /= static_cast<double>(rows);
+  s.micro_f1 = f1(all);
+  for (const Confusion& c : each) s.macro_f1 += f1(c) / static_cast<double>(labels);
+  return s;
 }
 
 }  // namespace octet

@@ -219,7 +219,7 @@ class Sweep {
   }
   /// Answers of a row: one a token for token classifiers, one a row otherwise; none where nothing is scored.
   int64_t answers_of(int64_t row) const {
-    if (info_.task == Task::encoder || info_.task == Task::question_answering) return 0;
+    if (info_.task == Task::encoder || info_.task == Task::question_answering || has_several_labels(info_)) return 0;
     if (info_.task == Task::embedding) return rows_.per_row / 2;
     return info_.task == Task::token_classification ? vectors_of(row) : 1;
   }
@@ -405,9 +405,9 @@ SweepRows sweep_rows(const Model& model, const Dataset& data, std::vector<int64_
   rows.encoded = std::move(encoded.rows);
   rows.truncated = encoded.truncated;
   rows.per_row = static_cast<int64_t>(rows.encoded.size()) / rows.data.rows();
-  const bool answerable = info.task != Task::encoder && info.task != Task::question_answering &&
-                          info.problem_type != "multi_label_classification";
-  if (!answerable) rows.reason = "there is no metric for this task: outputs are compared with float only";
+  const bool answerable =
+      info.task != Task::encoder && info.task != Task::question_answering && !has_several_labels(info);
+  if (!answerable) rows.reason = "a sweep has no metric for this task: outputs are compared with float only";
   else if (!data.has_label()) rows.reason = "the data has no labels: outputs are compared with float only";
   else if (info.task == Task::embedding && !data.has_pair())
     rows.reason = "the data has no pairs: outputs are compared with float only";

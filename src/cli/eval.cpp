@@ -25,8 +25,9 @@ struct Options {
 
 // Whether the data can be scored: an embedding model without labelled pairs can still be compared with another.
 bool has_answers(const Plan& plan, const Dataset& data) {
-  return data.has_label() && (plan.info().task != Task::embedding || data.has_pair()) &&
-         plan.info().task != Task::encoder && plan.info().task != Task::question_answering;
+  const Task task = plan.info().task;
+  return data.has_label() && task != Task::encoder &&
+         (data.has_pair() || (task != Task::embedding && task != Task::question_answering));
 }
 
 /// Torch runs the folder's graph: in float, or with the quantizers of a calibration.

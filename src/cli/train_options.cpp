@@ -125,7 +125,10 @@ void train_verb(TrainArguments& a, const Console& console, const char* verb,
   TrainResult r = work(train, dev ? &*dev : nullptr, report);
   if (terminal) std::fputs("\r\x1b[K", stderr);
   if (a.options.process > 0) return;  // process 0 says what there is to say
-  note_truncated(console, r.truncated, train.rows(), a.options.max_length);
+  if (a.options.max_length > 0) note_truncated(console, r.truncated, train.rows(), a.options.max_length);
+  else if (r.truncated > 0)
+    console.note(fmt::format("{} of {} texts were longer than the model's most and were cut", format_count(r.truncated),
+                             format_count(train.rows())));
   console.say(fmt::format("{}: {} steps on {}{}, loss {:.4f} -> {:.4f}, {:.1f} s, {:.0f} rows/s, {:.0f} tokens/s",
                           a.output, format_count(r.steps), r.device,
                           r.resumed_from > 0 ? fmt::format(" (resumed from step {})", r.resumed_from) : "",

@@ -33,8 +33,8 @@ struct Pairing {
   const char* pair;
 };
 constexpr Pairing kTexts[] = {{"sentence", ""}, {"sentence1", "sentence2"}, {"premise", "hypothesis"},
-                              {"text", ""},     {"question", ""},           {"#1 String", "#2 String"}};
-constexpr const char* kLabels[] = {"label", "gold_label", "score", "labels", "Quality"};
+                              {"text", ""},     {"question", "context"},    {"#1 String", "#2 String"}};
+constexpr const char* kLabels[] = {"label", "gold_label", "score", "labels", "Quality", "answer"};
 
 std::string lower_ascii(std::string_view name) {
   std::string result(name);
@@ -156,7 +156,10 @@ Dataset Dataset::parse(std::string_view content, const std::string& source, cons
   // One record more than asked for: the first may turn out to be the header.
   Table table = text::read_table(content, source, options.format, options.limit > 0 ? options.limit + 1 : 0);
   if (table.records.empty())
-    fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows", .where = "in " + source});
+    fail(ErrorCode::invalid_argument, {.what = "cannot use the data: it has no rows",
+                                       .expected = "the file is empty",
+                                       .where = "in " + source,
+                                       .hint = "expected a header and at least one row"});
   bool header = table.named;
   if (!table.named) {
     header = is_header(table.records.front().fields, options);
@@ -243,7 +246,8 @@ void require_labels(const Dataset& data, const char* what) {
   if (data.has_label()) return;
   fail(ErrorCode::invalid_argument,
        {.what = std::string("cannot find the ") + what + " of the data",
-        .expected = "expected a column label, gold_label, score, labels or Quality, got " + listed(data.columns()),
+        .expected =
+            "expected a column label, gold_label, score, labels, Quality or answer, got " + listed(data.columns()),
         .where = "in " + data.source(),
         .hint = "name the column of the label or give its number, counted from 1"});
 }

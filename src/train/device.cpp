@@ -67,9 +67,13 @@ at::ScalarType compute_type(const std::string& precision) {
 
 at::ScalarType master_type(const std::string& precision) { return precision == "fp64" ? at::kDouble : at::kFloat; }
 
-bool is_out_of_memory(const c10::Error& error) {
-  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
-         std::string_view(error.what_without_backtrace()).find("not enough memory") != std::string_view::npos;
+bool is_out_of_memory(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return true;
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return true;
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  const std::string_view text = torch == nullptr ? "" : torch->what_without_backtrace();
+  return text.find("not enough memory") != std::string_view::npos ||
+         text.find("can't allocate memory") != std::string_view::npos;
 }
 
 }  // namespace octet::train

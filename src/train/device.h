@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <new>
 #include <string>
 
 #include "core/error.h"
@@ -15,8 +16,8 @@ at::Device open_device(const std::string& name, int threads);
 at::ScalarType compute_type(const std::string& precision);
 at::ScalarType master_type(const std::string& precision);
 
-/// Whether torch had no memory: it has an error of its own for GPUs only.
-bool is_out_of_memory(const c10::Error& error);
+/// Whether torch, or this program, had no memory: torch has an error of its own for GPUs only.
+bool is_out_of_memory(const std::exception& error);
 
 /// Torch's own errors become octet's.
 template <typename F>
@@ -25,6 +26,8 @@ auto guarded(F f) {
     return f();
   } catch (const Error&) {
     throw;
+  } catch (const std::bad_alloc&) {
+    fail(ErrorCode::out_of_memory, {.what = "there is no memory for the model"});
   } catch (const c10::Error& error) {
     if (is_out_of_memory(error))
       fail(ErrorCode::out_of_memory,

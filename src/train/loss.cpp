@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/error.h"
@@ -44,6 +45,12 @@ at::Tensor task_loss(Loss loss, const at::Tensor& logits, const std::vector<Exam
         labels.insert(labels.end(), example(row).token_labels.begin(), example(row).token_labels.end());
       return at::cross_entropy_loss(logits, on_device(host_longs(labels)), {}, at::Reduction::Mean, -100);
     }
+    case Loss::sets: {
+      at::Tensor wanted = at::empty(logits.sizes(), at::kFloat);
+      auto* out = wanted.mutable_data_ptr<float>();
+      for (int64_t row : rows) out = std::copy(example(row).label_set.begin(), example(row).label_set.end(), out);
+      return at::binary_cross_entropy_with_logits(logits, on_device(wanted.to(logits.scalar_type())));
+    }
     case Loss::spans: break;
   }
   // Rows are of unequal length: each row's tokens are one distribution for the start, one for the end.
@@ -66,6 +73,9 @@ at::Tensor distillation(const Setup& setup, const at::Tensor& logits, const std:
   if (setup.distill_logits > 0) {
     at::Tensor wanted = answer(theirs).to(logits.scalar_type());
     if (setup.loss == Loss::number) loss = loss + setup.distill_logits * at::mse_loss(logits, wanted);
+    else if (setup.loss == Loss::sets)
+      loss = loss +
+             setup.distill_logits * t * t * at::binary_cross_entropy_with_logits(logits / t, at::sigmoid(wanted / t));
     else
       loss = loss + setup.distill_logits * t * t *
                         at::kl_div(at::log_softmax(logits / t, -1), at::log_softmax(wanted / t, -1), at::Reduction::Sum,

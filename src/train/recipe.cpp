@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/scoring.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/json.h"
@@ -112,9 +113,7 @@ ModelInfo info_of(const hf::LoadedModel& model, const fs::path& folder) {
 }
 
 Loss loss_of(const ModelInfo& info) {
-  if (info.problem_type == "multi_label_classification")
-    fail(ErrorCode::unsupported,
-         {.what = "cannot train a model with several labels a text", .where = "in " + info.source});
+  if (has_several_labels(info)) return Loss::sets;
   switch (info.task) {
     case Task::sequence_classification: return Loss::classes;
     case Task::regression: return Loss::number;
@@ -157,6 +156,9 @@ struct Data {
 
 Data encode(const Tokenizer& tokenizer, const ModelInfo& info, const Dataset& data, const TrainOptions& options,
             Loss loss) {
+  if (data.rows() == 0)
+    refuse("cannot use the data: it has no rows", "the file is empty after its header", "in " + data.source(),
+           "expected at least one row");
   if (!data.has_label())
     refuse("cannot train on data without labels", "expected a column of labels", "in " + data.source(),
            "name the column with --label");
@@ -167,6 +169,8 @@ Data encode(const Tokenizer& tokenizer, const ModelInfo& info, const Dataset& da
   std::vector<double> numbers;
   if (loss == Loss::classes) labels = resolve_labels(data, info.labels);
   if (loss == Loss::number) numbers = label_numbers(data);
+  std::vector<int64_t> sets;
+  if (loss == Loss::sets) sets = label_sets(data, info.labels, data.rows());
   std::vector<std::string_view> texts, pairs;
   for (int64_t r = 0; r < data.rows(); ++r) {
     texts.push_back(data.text(r));
@@ -186,6 +190,10 @@ Data encode(const Tokenizer& tokenizer, const ModelInfo& info, const Dataset& da
     Example example{.ids = row.ids, .type_ids = row.type_ids};
     if (loss == Loss::classes) example.label = labels[r];
     if (loss == Loss::number) example.number = numbers[r];
+    if (loss == Loss::sets) {
+      const auto from = sets.begin() + static_cast<int64_t>(r * info.labels.size());
+      example.label_set.assign(from, from + static_cast<int64_t>(info.labels.size()));
+    }
     if (loss == Loss::tokens) example.token_labels = token_labels(info.labels, data, static_cast<int64_t>(r), row);
     if (loss == Loss::spans)
       std::tie(example.label, example.label_end) = answer_span(data, static_cast<int64_t>(r), row);
@@ -199,33 +207,7 @@ void check_labels(const std::vector<Example>& rows, const Dataset& data) {
   for (const Example& row : rows) seen.insert(row.label);
   if (seen.size() < 2)
     refuse("cannot train a classifier on one class", "all " + std::to_string(rows.size()) + " rows have the same label",
-           "in " + data.source());
-}
-
-/// Exact matches and overlap of tokens between the likeliest and the true span.
-Evaluation score_spans(const std::vector<Example>& rows, const std::vector<float>& values) {
-  Evaluation e{.metric = "f1", .rows = static_cast<int64_t>(rows.size()), .width = 2};
-  double exact = 0, overlap = 0;
-  size_t at = 0;
-  for (const Example& row : rows) {
-    const auto n = static_cast<int64_t>(row.ids.size());
-    constexpr int64_t kLongest = 30;
-    int64_t start = 0, end = 0;
-    float best = -INFINITY;
-    for (int64_t s = 0; s < n; ++s)
-      for (int64_t t = s; t < std::min(n, s + kLongest); ++t) {
-        float score = values[at + static_cast<size_t>(2 * s)] + values[at + static_cast<size_t>(2 * t + 1)];
-        if (score > best) best = score, start = s, end = t;
-      }
-    exact += start == row.label && end == row.label_end;
-    auto common =
-        static_cast<double>(std::max<int64_t>(0, std::min(end, row.label_end) - std::max(start, row.label) + 1));
-    overlap += 2 * common / static_cast<double>((end - start + 1) + (row.label_end - row.label + 1));
-    at += static_cast<size_t>(2 * n);
-  }
-  e.value = e.metrics["f1"] = overlap / static_cast<double>(rows.size());
-  e.metrics["exact_match"] = exact / static_cast<double>(rows.size());
-  return e;
+           "in " + data.source(), "add rows of another class; --new-head labels=1 trains a number instead");
 }
 
 DropoutSites dropout_of(const fs::path& folder, const Graph& graph, const TrainOptions& options) {
@@ -353,8 +335,7 @@ TrainResult train_folder(const fs::path& folder, const Dataset& train, const Dat
     dev_rows = encode(tokenizer, info, *dev, options, setup.loss);
     setup.dev = dev_rows.rows;
     setup.score = [&](std::vector<float> outputs) {
-      return info.task == Task::question_answering ? score_spans(dev_rows.rows, outputs)
-                                                   : score_outputs(info, *dev, dev_rows.encoded, std::move(outputs));
+      return score_outputs(info, *dev, dev_rows.encoded, std::move(outputs));
     };
   }
   setup.graph = model.graph;

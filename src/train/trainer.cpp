@@ -176,7 +176,7 @@ class Trainer {
         at::Tensor loss = loss_of(setup_.train, part, true) / static_cast<double>(all.size());
         losses.push_back(loss.detach());
         (scale_ == 1.0 ? loss : loss * scale_).backward();
-      } catch (const c10::Error& error) {
+      } catch (const std::exception& error) {
         if (!is_out_of_memory(error)) throw;
         int64_t tokens = 0;
         for (int64_t row : part) tokens += lengths_[static_cast<size_t>(row)];
@@ -330,6 +330,15 @@ class Trainer {
       recent_ += values[i];
       ++recent_count_;
     }
+    // fp16 leaves such a step out; elsewhere it has reached the parameters, which no checkpoint may hold.
+    if (options_.precision != "fp16" && norm_.defined() && !std::isfinite(norm_.item<double>()))
+      fail(ErrorCode::invalid_argument,
+           {.what = "training stopped: the gradient is not a number",
+            .expected = "got " + std::to_string(norm_.item<double>()) + " at learning rate " +
+                        std::to_string(options_.learning_rate) + " on rows " + rows_text(loss_rows_.back()) +
+                        " of the training data",
+            .where = "step " + std::to_string(step_),
+            .hint = "lower --lr; the last checkpoint is kept, --resume goes on from it"});
     losses_.clear();
     loss_rows_.clear();
   }

@@ -21,6 +21,7 @@ enum class Loss : uint8_t {
   number,   ///< squared error of a row's only output
   tokens,   ///< cross entropy of a token's logits, mean over labelled tokens
   spans,    ///< mean cross entropy of start and end over a row's tokens
+  sets,     ///< several labels a row: mean binary cross entropy of its logits
 };
 
 struct Example {
@@ -29,6 +30,7 @@ struct Example {
   int64_t label_end = -1;  ///< spans: last token
   double number = 0;
   std::vector<int64_t> token_labels;  ///< tokens: -100 where there is none
+  std::vector<float> label_set;       ///< sets: 0 or 1 for each label
 };
 
 struct Setup {

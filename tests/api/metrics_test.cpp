@@ -50,6 +50,42 @@ TEST(Metrics, OneSidedLabelsHaveNoCorrelation) {
   EXPECT_EQ(accuracy({}, {}), 0);
 }
 
+// Values of seqeval, which counts as conlleval does.
+TEST(Metrics, EntitiesOfTags) {
+  using Tags = std::vector<std::string>;
+  auto found = [](const Tags& tags) { return entities(tags); };
+  EXPECT_EQ(found({"O", "B-PER", "I-PER", "O", "B-LOC"}), (std::vector<Entity>{{1, 3, "PER"}, {4, 5, "LOC"}}));
+  EXPECT_EQ(found({"B-PER", "B-PER", "I-LOC", "I-PER"}),
+            (std::vector<Entity>{{0, 1, "PER"}, {1, 2, "PER"}, {2, 3, "LOC"}, {3, 4, "PER"}}));
+  EXPECT_EQ(found({"I-PER", "I-PER", "O", "I-PER"}), (std::vector<Entity>{{0, 2, "PER"}, {3, 4, "PER"}}));
+  EXPECT_EQ(found({"B-A", "I-A", "E-A", "S-A", "S-B", "O"}),
+            (std::vector<Entity>{{0, 3, "A"}, {3, 4, "A"}, {4, 5, "B"}}));
+  EXPECT_TRUE(found({"O", "O"}).empty());
+  EXPECT_TRUE(are_entity_tags(Tags{"O", "B-PER", "I-PER"}));
+  EXPECT_FALSE(are_entity_tags(Tags{"O", "NOUN"}));
+  EXPECT_FALSE(are_entity_tags(Tags{"O"}));
+}
+
+// Values of SQuAD's evaluate-v1.1.py.
+TEST(Metrics, AnswersOfQuestions) {
+  EXPECT_TRUE(exact_match("The Eiffel Tower!", "eiffel  tower"));
+  EXPECT_FALSE(exact_match("Eiffel", "Eiffel Tower"));
+  EXPECT_TRUE(exact_match("U.S.", "us"));
+  EXPECT_DOUBLE_EQ(word_f1("in the Eiffel Tower", "Eiffel Tower"), 0.8);
+  EXPECT_DOUBLE_EQ(word_f1("red red blue", "red blue blue"), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(word_f1("cat", "dog"), 0);
+  EXPECT_TRUE(exact_match("\u00c4pfel", "\u00e4pfel"));
+}
+
+// Values of scikit-learn's f1_score(average="micro"), ("macro") and accuracy_score.
+TEST(Metrics, SeveralLabels) {
+  std::vector<int64_t> predicted{1, 0, 1, 0, 1, 0, 1, 1, 0, 0, 0, 0}, expected{1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 1};
+  const LabelSetScores s = label_set_scores(predicted, expected, 3);
+  EXPECT_NEAR(s.micro_f1, 2.0 * 3 / (6 + 2 + 1), 1e-12);
+  EXPECT_NEAR(s.macro_f1, (1.0 + 2.0 / 3 + 0) / 3, 1e-12);
+  EXPECT_DOUBLE_EQ(s.exact_match, 0.25);
+}
+
 TEST(Metrics, AgreementOfOutputs) {
   std::vector<float> a{1, 0, 0, 1}, b{1, 0, 2, 0};
   Agreement same = agreement(a, a, 2);

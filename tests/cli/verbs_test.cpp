@@ -170,7 +170,19 @@ TEST_F(Verbs, EvalScoresEveryTask) {
   Json tokens = ask("run tokens --input 'a good film'").at("tokens");
   int equal = 0;
   for (const Json& token : tokens) equal += token.at("label") == label;
-  EXPECT_DOUBLE_EQ(ask("eval tokens --data tokens.tsv").at("value"), equal / 3.0);
+  Json scored = ask("eval tokens --data tokens.tsv");
+  EXPECT_EQ(scored.at("metric"), "f1");  // of entities: the labels are tags
+  EXPECT_DOUBLE_EQ(scored.at("metrics").at("accuracy"), equal / 3.0);
+
+  make_model("qa", "bert-qa");
+  write_file(at("qa.tsv"), "question\tcontext\tanswer\nwas it\ta good film\tnothing\n");
+  Json asked = ask("run qa --input 'was it\ta good film'");
+  EXPECT_EQ(ask("eval qa --data qa.tsv").at("value"), 0);
+  write_file(at("qa.tsv"),
+             "question\tcontext\tanswer\nwas it\ta good film\tThe " + asked.at("answer").get<std::string>() + "!\n");
+  Json exact = ask("eval qa --data qa.tsv");
+  EXPECT_EQ(exact.at("value"), 1);
+  EXPECT_EQ(exact.at("metrics").at("exact_match"), 1);
 }
 
 TEST_F(Verbs, EvalSaysHowManyTextsWereCut) {

@@ -18,6 +18,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/json.h"
 
 namespace octet::train {
 namespace {
@@ -205,14 +206,114 @@ TEST_F(Recipe, TrainsNumbersTokensAndAnswers) {
   EXPECT_EQ(n.metric, "spearman");
   EXPECT_GT(n.value, 0.8);
   TrainResult t = finetune(tokens, token_data, &token_data, root_ / "t", o);
-  EXPECT_EQ(t.metric, "accuracy");
-  EXPECT_GT(t.value, 0.95);
+  EXPECT_EQ(t.metric, "f1");  // the labels are tags
+  EXPECT_GT(t.value, 0.9);
+  EXPECT_GT(t.metrics.at("accuracy"), 0.95);
   Session session(compile(Model::load(root_ / "t"), {.precision = Precision::fp32}), {.threads = 1});
   EXPECT_DOUBLE_EQ(evaluate(session, token_data).value, t.value);
   TrainResult a = finetune(answers, answer_data, &answer_data, root_ / "a", o);
   EXPECT_EQ(a.metric, "f1");
   EXPECT_GT(a.value, 0.8);
   EXPECT_LT(a.last_loss, a.first_loss / 2);
+  Session reader(compile(Model::load(root_ / "a"), {.precision = Precision::fp32}), {.threads = 1});
+  Evaluation e = evaluate(reader, answer_data);
+  EXPECT_DOUBLE_EQ(e.value, a.value);
+  EXPECT_DOUBLE_EQ(e.metrics.at("exact_match"), a.metrics.at("exact_match"));
+}
+
+TEST_F(Recipe, TrainsTextsWithSeveralLabels) {
+  const fs::path folder = root_ / "several";
+  fs::copy(model_, folder, fs::copy_options::recursive);
+  nlohmann::json config = read_json(folder / "config.json");
+  config["problem_type"] = "multi_label_classification";
+  config["id2label"] = {{"0", "good"}, {"1", "bad"}, {"2", "long"}};
+  std::ofstream(folder / "config.json") << config;
+  std::string rows = "sentence\tlabel\n";
+  uint64_t seed = 4;
+  auto next = [&seed] { return (seed = seed * 6364136223846793005u + 1442695040888963407u) >> 33; };
+  for (int r = 0; r < 192; ++r) {
+    std::string text, labels;
+    const bool good = next() % 2, bad = next() % 2;
+    const auto words = 2 + next() % 6;
+    for (uint64_t w = 0; w < words; ++w) text += std::string(w ? " " : "") + kOther[next() % 12];
+    if (good) text += std::string(" ") + kGood[next() % 10], labels += "good";
+    if (bad) text += std::string(" ") + kBad[next() % 10], labels += labels.empty() ? "bad" : ",bad";
+    if (words > 4) labels += labels.empty() ? "2" : " ,long";
+    rows += text + "\t" + labels + "\n";
+  }
+  const Dataset data = Dataset::parse(rows, "s.tsv");
+  TrainOptions o = quick();
+  o.new_labels = 0;
+  o.epochs = 30;
+  TrainResult r = finetune(folder, data, &data, root_ / "out", o);
+  EXPECT_EQ(r.metric, "micro_f1");
+  EXPECT_GT(r.value, 0.9);
+  Session session(compile(Model::load(root_ / "out"), {.precision = Precision::fp32}), {.threads = 1});
+  EXPECT_DOUBLE_EQ(evaluate(session, data).value, r.value);
+  EXPECT_NE(error_of([&] {
+              finetune(folder, Dataset::parse("sentence\tlabel\nit was\tgood, sour\n", "x.tsv"), nullptr, root_ / "no",
+                       o);
+            }).find("'sour' in line 2"),
+            std::string::npos);
+}
+
+/// What went wrong, what was expected, where, and what to do.
+void expect_four_parts(const std::string& error, const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
+  EXPECT_NE(error.find("hint: "), std::string::npos) << error;
+}
+
+TEST_F(Recipe, BadDataIsRefusedWithItsPlace) {
+  auto with = [&](const std::string& content, TrainOptions o = quick()) {
+    return error_of([&] {
+      const fs::path file = root_ / "given.tsv";
+      std::ofstream(file) << content;
+      finetune(model_, Dataset::load(file), nullptr, root_ / "out", o);
+    });
+  };
+  expect_four_parts(with("sentence\tlabel\ngood\t0\nbad\t5\n"), {"5", "given.tsv"});
+  expect_four_parts(with("sentence\tlabel\ngood\t1\nbad\t1\n"), {"one class", "all 2 rows", "given.tsv"});
+  expect_four_parts(with(""), {"empty", "given.tsv"});
+  expect_four_parts(with("sentence\tlabel\n"), {"no rows", "after its header", "given.tsv"});
+}
+
+TEST_F(Recipe, ALossThatIsNoNumberLeavesTheLastCheckpoint) {
+  TrainOptions o = quick();
+  o.learning_rate = 1e30;
+  o.clip_norm = 0;
+  o.weight_decay = 0;
+  o.warmup = 6;  // some steps at 0 and tiny rates would be good; the rate is 0 in the first
+  o.max_steps = 40;
+  o.checkpoint_every = 1;
+  const Dataset train = Dataset::load(train_);
+  auto run = [&] { return error_of([&] { finetune(model_, train, nullptr, root_ / "wild", o); }); };
+  expect_four_parts(run(), {"not a number", "step ", "rows ", "learning rate", "--lr", "--resume"});
+  const fs::path state = root_ / "wild" / "checkpoint" / "state.safetensors";
+  ASSERT_TRUE(fs::exists(state));
+  o.resume = true;
+  // It goes on from there, to the same end.
+  const std::string kept = read_text(state);
+  expect_four_parts(run(), {"not a number"});
+  EXPECT_EQ(read_text(state), kept);
+  o.learning_rate = 1e-3;
+  o.batch = 8;
+  expect_four_parts(run(), {"other settings", "learning_rate", "batch (16 before, 8 now)", "checkpoint"});
+}
+
+TEST_F(Recipe, TooLargeABatchSaysWhatFits) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "skipped: a sanitizer needs more address space than this test leaves";
+#endif
+  std::string rows = "sentence\tlabel\n";
+  for (int r = 0; r < 60000; ++r) rows += std::string("the film was very ") + (r % 2 ? "good\t1\n" : "bad\t0\n");
+  std::ofstream(root_ / "many.tsv") << rows;
+  const fs::path log = root_ / "log";
+  const std::string command = "ulimit -v 1900000; exec " + std::string(OCTET_COMMAND) + " finetune " + model_.string() +
+                              " --train " + (root_ / "many.tsv").string() + " -o " + (root_ / "o").string() +
+                              " --labels 2 --batch 60000 --threads 1 --device cpu 2> " + log.string();
+  EXPECT_NE(std::system(("sh -c '" + command + "'").c_str()), 0);
+  expect_four_parts(read_text(log), {"no memory for a training step", "60000 rows", "tokens", "step 1",
+                                     "--batch 30000 --accumulate 2"});
 }
 
 TEST_F(Recipe, AccumulatingPassesIsOneLargerBatch) {

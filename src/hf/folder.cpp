@@ -60,7 +60,7 @@ void write_folder(const fs::path& source, const fs::path& output, const LoadedMo
       config["id2label"][std::to_string(i)] = model.config.labels[i];
       config["label2id"][model.config.labels[i]] = i;
     }
-    if (model.config.head == Head::sequence_classification)
+    if (model.config.head == Head::sequence_classification && model.config.problem_type != "multi_label_classification")
       config["problem_type"] = model.config.num_labels == 1 ? "regression" : "single_label_classification";
   }
   fs::create_directories(output);

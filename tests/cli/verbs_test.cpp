@@ -176,7 +176,7 @@ TEST_F(Verbs, EvalScoresEveryTask) {
 
   make_model("qa", "bert-qa");
   write_file(at("qa.tsv"), "question\tcontext\tanswer\nwas it\ta good film\tnothing\n");
-  Json asked = ask("run qa --input 'was it\ta good film'");
+  Json asked = ask("run qa --input 'was it' --input-pair 'a good film'");
   EXPECT_EQ(ask("eval qa --data qa.tsv").at("value"), 0);
   write_file(at("qa.tsv"),
              "question\tcontext\tanswer\nwas it\ta good film\tThe " + asked.at("answer").get<std::string>() + "!\n");

@@ -75,6 +75,9 @@ class Dataset {
 /// The class of each row: its label is one of `names` (without regard to case) or a class number from 0.
 /// Throws invalid_argument: no labels, or unknown ones, all of which are named with the first line of each.
 std::vector<int32_t> resolve_labels(const Dataset& data, std::span<const std::string> names);
+/// Rows with several labels: 0 or 1 for each of `names`, row by row. A cell holds names or numbers separated by commas or
+/// spaces, or nothing. Throws invalid_argument: no labels, or an unknown one, with its line.
+std::vector<int64_t> resolve_label_sets(const Dataset& data, std::span<const std::string> names);
 /// The label of each row as a number. Throws invalid_argument: no labels, or a row without a number, with its line.
 std::vector<double> label_numbers(const Dataset& data);
 

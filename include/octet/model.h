@@ -45,6 +45,9 @@ struct ModelInfo {
   std::string source;               ///< the folder it came from
 };
 
+/// Whether a text may have any number of the labels.
+bool has_several_labels(const ModelInfo& info) noexcept;
+
 struct LoadOptions {
   bool check_finite = true;  ///< refuse NaN and Inf weights (one pass over them)
   /// Give the encoder a fresh head: sequence classification with this many labels (deterministic initialisation). 0

@@ -12,10 +12,6 @@
 
 namespace octet {
 
-bool has_several_labels(const ModelInfo& info) noexcept {
-  return info.task == Task::sequence_classification && info.problem_type == "multi_label_classification";
-}
-
 namespace {
 
 bool is_pair_of_embeddings(const ModelInfo& info, const Dataset& data) {
@@ -251,41 +247,6 @@ bool answers_per_token(Task task) noexcept {
   return task == Task::encoder || task == Task::token_classification || task == Task::question_answering;
 }
 
-std::vector<int64_t> label_sets(const Dataset& data, std::span<const std::string> names, int64_t rows) {
-  if (!data.has_label()) resolve_labels(data, names);  // says so
-  std::map<std::string, size_t> ids;
-  for (size_t i = 0; i < names.size(); ++i) ids.emplace(std::to_string(i), i);
-  for (size_t i = 0; i < names.size(); ++i) ids.insert_or_assign(lower(names[i]), i);
-  std::vector<int64_t> result(static_cast<size_t>(rows) * names.size());
-  for (int64_t r = 0; r < rows; ++r) {
-    auto mark = [&](std::string_view label) {
-      while (label.starts_with(' ')) label.remove_prefix(1);
-      while (label.ends_with(' ')) label.remove_suffix(1);
-      if (label.empty()) return;
-      auto found = ids.find(lower(std::string(label)));
-      if (found == ids.end())
-        fail(ErrorCode::invalid_argument,
-             {.what = "a text has a label that the model does not know",
-              .expected = "got '" + std::string(label) + "' in line " + std::to_string(data.line(r)),
-              .where = "in " + data.source(),
-              .hint =
-                  "labels of a text are separated by commas or spaces; the model has " + std::to_string(names.size())});
-      result[static_cast<size_t>(r) * names.size() + found->second] = 1;
-    };
-    std::string_view cell = data.label(r);
-    if (ids.contains(lower(std::string(cell)))) {
-      mark(cell);
-      continue;
-    }
-    const char separator = cell.find(',') != std::string_view::npos ? ',' : ' ';
-    for (size_t end = 0; !cell.empty(); cell.remove_prefix(std::min(cell.size(), end + 1))) {
-      end = std::min(cell.find(separator), cell.size());
-      mark(cell.substr(0, end));
-    }
-  }
-  return result;
-}
-
 Expected expected_answers(const ModelInfo& info, const Dataset& data, int64_t rows) {
   if (info.task == Task::encoder)
     fail(ErrorCode::unsupported, {.what = "cannot evaluate a model for " + std::string(name(info.task)),
@@ -298,7 +259,8 @@ Expected expected_answers(const ModelInfo& info, const Dataset& data, int64_t ro
                                        .where = "in " + data.source(),
                                        .hint = "name the columns with --text, --pair and --label"});
   if (has_several_labels(info)) {
-    expected.labels = label_sets(data, info.labels, rows);
+    expected.labels = resolve_label_sets(data, info.labels);
+    expected.labels.resize(static_cast<size_t>(rows) * info.labels.size());
   } else if (info.task == Task::sequence_classification) {
     std::vector<int32_t> ids = resolve_labels(data, info.labels);
     expected.labels.assign(ids.begin(), ids.begin() + rows);

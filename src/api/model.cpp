@@ -11,6 +11,10 @@
 
 namespace octet {
 
+bool has_several_labels(const ModelInfo& info) noexcept {
+  return info.task == Task::sequence_classification && info.problem_type == "multi_label_classification";
+}
+
 std::string_view name(Task task) noexcept {
   switch (task) {
     case Task::encoder: return "encoder";

@@ -16,12 +16,6 @@ struct Expected {
 /// Throws unsupported (tasks without a metric) and invalid_argument (no fitting labels).
 Expected expected_answers(const ModelInfo& info, const Dataset& data, int64_t rows);
 
-/// Whether a text may have several labels.
-bool has_several_labels(const ModelInfo& info) noexcept;
-/// 0 or 1 for each of `names`, row by row: a cell holds names or numbers separated by commas or spaces, or nothing.
-/// Throws invalid_argument for an unknown one, with its line.
-std::vector<int64_t> label_sets(const Dataset& data, std::span<const std::string> names, int64_t rows);
-
 /// What the metric compares, out of output vectors of `width`: the largest entry's index (classification, a text or
 /// token each), 1 where a label is likelier than not (several labels), the value (regression), the cosine of two
 /// vectors that follow one another (embeddings), the scores as they are (question answering).

@@ -290,6 +290,42 @@ std::vector<int32_t> resolve_labels(const Dataset& data, std::span<const std::st
         .hint = near.empty() ? "choose another label column, or a model with these labels" : near});
 }
 
+std::vector<int64_t> resolve_label_sets(const Dataset& data, std::span<const std::string> names) {
+  require_labels(data, "labels");
+  const int64_t rows = data.rows();
+  std::map<std::string, size_t> ids;
+  for (size_t i = 0; i < names.size(); ++i) ids.emplace(std::to_string(i), i);
+  for (size_t i = 0; i < names.size(); ++i) ids.insert_or_assign(lower_ascii(names[i]), i);
+  std::vector<int64_t> result(static_cast<size_t>(rows) * names.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    auto mark = [&](std::string_view label) {
+      while (label.starts_with(' ')) label.remove_prefix(1);
+      while (label.ends_with(' ')) label.remove_suffix(1);
+      if (label.empty()) return;
+      auto found = ids.find(lower_ascii(std::string(label)));
+      if (found == ids.end())
+        fail(ErrorCode::invalid_argument,
+             {.what = "a text has a label that the model does not know",
+              .expected = "got '" + std::string(label) + "' in line " + std::to_string(data.line(r)),
+              .where = "in " + data.source(),
+              .hint =
+                  "labels of a text are separated by commas or spaces; the model has " + std::to_string(names.size())});
+      result[static_cast<size_t>(r) * names.size() + found->second] = 1;
+    };
+    std::string_view cell = data.label(r);
+    if (ids.contains(lower_ascii(std::string(cell)))) {
+      mark(cell);
+      continue;
+    }
+    const char separator = cell.find(',') != std::string_view::npos ? ',' : ' ';
+    for (size_t end = 0; !cell.empty(); cell.remove_prefix(std::min(cell.size(), end + 1))) {
+      end = std::min(cell.find(separator), cell.size());
+      mark(cell.substr(0, end));
+    }
+  }
+  return result;
+}
+
 std::vector<double> label_numbers(const Dataset& data) {
   require_labels(data, "numbers");
   std::vector<double> numbers;

@@ -7,7 +7,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "api/scoring.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/json.h"
@@ -170,7 +169,7 @@ Data encode(const Tokenizer& tokenizer, const ModelInfo& info, const Dataset& da
   if (loss == Loss::classes) labels = resolve_labels(data, info.labels);
   if (loss == Loss::number) numbers = label_numbers(data);
   std::vector<int64_t> sets;
-  if (loss == Loss::sets) sets = label_sets(data, info.labels, data.rows());
+  if (loss == Loss::sets) sets = resolve_label_sets(data, info.labels);
   std::vector<std::string_view> texts, pairs;
   for (int64_t r = 0; r < data.rows(); ++r) {
     texts.push_back(data.text(r));

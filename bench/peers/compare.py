@@ -3,8 +3,8 @@
   compare.py FOLDER MODELS [--octet NAME=PLAN.octet ...] [--worker build/release/bench/bench_peer_worker]
              [--shapes 1x16,1x128,8x128] [--lengths FILE] [--threads 2] [--rounds 12] [--json OUT]
 
-Every engine is a process that stays alive; a round asks each of them once for each shape, so that all meet the machine in the
-same state. --lengths is a file with one row's number of tokens a line: batches of 32 in file order, where the peers pad to
+Every engine is a process that stays alive; a round asks each of them for each shape, twice, after a pause, and counts the second
+answer: what the engine before it left in the caches, and its threads that still spin, are nobody's merit. --lengths is a file with one row's number of tokens a line: batches of 32 in file order, where the peers pad to
 the longest row of a batch and octet does not. Medians, and the quartiles as spread.
 """
 import argparse
@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 
 PEERS = ("pytorch-fp32", "onnxruntime-fp32", "onnxruntime-dynamic-int8", "onnxruntime-qdq-u8s8", "openvino-fp32",
          "openvino-int8", "ctranslate2-fp32", "ctranslate2-int8")
@@ -80,6 +81,8 @@ def main():
         order = workers[turn % len(workers):] + workers[:turn % len(workers)]
         for shape, batches in work.items():
             for worker in order:
+                time.sleep(0.1)  # threads of the engine before spin a while after their work
+                worker.ask(batches)  # its weights are in no cache after the others
                 ms = worker.ask(batches)
                 if turn >= 2:  # two rounds warm up
                     times[worker.name][shape].append(sum(ms))

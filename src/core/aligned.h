@@ -18,5 +18,7 @@ using AlignedBytes = std::unique_ptr<unsigned char, AlignedDelete>;
 /// buffers that grow and sessions that come and go leave between them, and a server's memory would rise for hours.
 /// Throws std::bad_alloc.
 AlignedBytes allocate_aligned(int64_t bytes);
+/// The same, all zero.
+AlignedBytes allocate_zeroed(int64_t bytes);
 
 }  // namespace octet

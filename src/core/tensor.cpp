@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "core/aligned.h"
 #include "core/error.h"
 
 namespace octet {
@@ -24,11 +25,8 @@ Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, cons
 
 Tensor Tensor::allocate(DType dtype, Shape shape, std::byte** bytes) {
   // 64-byte alignment serves every vector width.
-  size_t size = static_cast<size_t>(count(shape) * size_of(dtype));
-  size_t padded = (size + 127) / 64 * 64;
-  auto* memory = static_cast<std::byte*>(::operator new (padded, std::align_val_t{64}));
-  std::memset(memory, 0, padded);
-  std::shared_ptr<void> owner(memory, [](void* p) { ::operator delete (p, std::align_val_t{64}); });
+  std::shared_ptr<unsigned char> owner = allocate_zeroed(count(shape) * size_of(dtype));
+  auto* memory = reinterpret_cast<std::byte*>(owner.get());
   *bytes = memory;
   return Tensor(dtype, std::move(shape), std::move(owner), memory);
 }

@@ -39,15 +39,16 @@ struct Array {
 /// Most elements that one result may have.
 constexpr int64_t kMaxArray = int64_t{1} << 31;
 
-/// While it lives, this thread's results hold at most `elements` each and take at most `work` steps together: for
-/// folding the constants of a file that is not trusted.
+/// While it lives, this thread's results take at most `bytes` each and at most `work` steps together: for folding the
+/// constants of a file that is not trusted.
 class ArrayLimit {
  public:
-  ArrayLimit(int64_t elements, int64_t work);
+  ArrayLimit(int64_t bytes, int64_t work);
   ~ArrayLimit();
   ArrayLimit(const ArrayLimit&) = delete;
   ArrayLimit& operator=(const ArrayLimit&) = delete;
-  static int64_t current() noexcept;
+  /// Whether a result of so many elements of 8 bytes may be.
+  static bool fits(int64_t elements) noexcept;
 
  private:
   int64_t before_, work_before_;

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "core/aligned.h"
 #include "core/error.h"
 #include "onnx/array.h"
 #include "onnx/einsum.h"
@@ -16,25 +17,25 @@
 namespace octet::onnx {
 
 namespace {
-thread_local int64_t array_limit = kMaxArray;
+thread_local int64_t array_limit = kMaxArray * 8;  // bytes
 thread_local int64_t work_left = INT64_MAX;
 }  // namespace
-ArrayLimit::ArrayLimit(int64_t elements, int64_t work) : before_(array_limit), work_before_(work_left) {
-  array_limit = std::min(elements, kMaxArray);
+ArrayLimit::ArrayLimit(int64_t bytes, int64_t work) : before_(array_limit), work_before_(work_left) {
+  array_limit = std::min(bytes, kMaxArray * 8);
   work_left = std::min(work, work_left);
 }
 ArrayLimit::~ArrayLimit() { array_limit = before_, work_left = work_before_; }
-int64_t ArrayLimit::current() noexcept { return array_limit; }
+bool ArrayLimit::fits(int64_t elements) noexcept { return elements >= 0 && elements <= array_limit / 8; }
 
 Array Array::make(ElemType type, Shape shape, float** out) {
-  auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(octet::count(shape)));
-  *out = values->data();
-  return {type, std::move(shape), values, values->data(), nullptr};
+  std::shared_ptr<unsigned char> memory = allocate_zeroed(octet::count(shape) * 4);
+  *out = reinterpret_cast<float*>(memory.get());
+  return {type, std::move(shape), memory, *out, nullptr};
 }
 Array Array::make(ElemType type, Shape shape, int64_t** out) {
-  auto values = std::make_shared<std::vector<int64_t>>(static_cast<size_t>(octet::count(shape)));
-  *out = values->data();
-  return {type, std::move(shape), values, nullptr, values->data()};
+  std::shared_ptr<unsigned char> memory = allocate_zeroed(octet::count(shape) * 8);
+  *out = reinterpret_cast<int64_t*>(memory.get());
+  return {type, std::move(shape), memory, nullptr, *out};
 }
 Array Array::of(std::vector<int64_t> values) {
   int64_t* out = nullptr;
@@ -122,10 +123,11 @@ struct Call {
     require(axis >= 0 && axis < std::max<int64_t>(rank, 1), "an axis inside the shape");
     return axis;
   }
-  void limit(const Shape& shape) const {
+  void limit(const Shape& shape, int64_t bytes = 8) const {
     int64_t n = 1;
     for (int64_t e : shape) {
-      if (e < 0 || (e > 0 && n > array_limit / e)) bad("expected a result of reasonable size, not " + to_string(shape));
+      if (e < 0 || (e > 0 && n > array_limit / bytes / e))
+        bad("expected a result of reasonable size, not " + to_string(shape));
       n *= e;
     }
     charge(n);
@@ -136,11 +138,11 @@ struct Call {
     work_left -= steps;
   }
   Array make_f(ElemType type, Shape shape, float** out) const {
-    limit(shape);
+    limit(shape, sizeof(**out));
     return Array::make(type, std::move(shape), out);
   }
   Array make_i(ElemType type, Shape shape, int64_t** out) const {
-    limit(shape);
+    limit(shape, sizeof(**out));
     return Array::make(type, std::move(shape), out);
   }
   /// Axes as attribute or as input `index`.
@@ -400,7 +402,7 @@ Array pick(const Call& c, const Array& x, Shape shape, Source source) {
 /// x read with the given start and strides a result axis.
 Array strided(const Call& c, const Array& x, const Shape& shape, int64_t start, const std::vector<int64_t>& strides) {
   std::vector<int64_t> none(shape.size(), 0);
-  c.limit(shape);
+  c.limit(shape, x.real() ? 4 : 8);
   if (x.real()) {
     float* out = nullptr;
     Array y = c.make_f(x.type, shape, &out);
@@ -527,7 +529,7 @@ Arrays tile(const Call& c) {
     c.require(repeats[d] >= 0 && repeats[d] < kMaxArray, "counts that are not negative");
     shape[d] *= repeats[d];
   }
-  c.limit(shape);
+  c.limit(shape, x.real() ? 4 : 8);
   std::vector<int64_t> own = strides_of(x.shape), to = strides_of(shape);
   return {pick(c, x, shape, [&](int64_t i) {
     int64_t at = 0;
@@ -991,7 +993,7 @@ MatrixShape matrix_shape(const Call& c, const Shape& sa, const Shape& sb) {
   s.out = s.batch;
   if (!s.row) s.out.push_back(s.m);
   if (!s.column) s.out.push_back(s.n);
-  c.limit(s.out);
+  c.limit(s.out, 4);
   c.charge(count(s.out) > 0 && s.k > kMaxArray / count(s.out) ? kMaxArray : s.k * count(s.out));
   return s;
 }
@@ -1068,7 +1070,7 @@ Arrays einsum(const Call& c) {
   Shape whole, shape;
   for (char l : order) whole.push_back(extent[l]);
   for (char l : e->out) shape.push_back(extent[l]);
-  c.limit(whole);
+  c.limit(whole, 4);
   std::vector<std::vector<int64_t>> strides(c.in.size(), std::vector<int64_t>(order.size(), 0));
   for (size_t k = 0; k < c.in.size(); ++k) {
     std::vector<int64_t> own = strides_of(c.in[k].shape);

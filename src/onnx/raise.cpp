@@ -62,10 +62,14 @@ bool divide(const Poly& x, const Poly& y, Poly* out) {
 }
 
 RaiseResult raise(const File& file) {
-  int64_t held = 0;
-  for (const TensorData& t : file.graph.initializers) held += t.data.empty() ? 0 : t.data.elements();
-  // Enough for a bias of 16 heads at 512 tokens in a file of any size.
-  ArrayLimit limit(std::max<int64_t>(int64_t{1} << 22, held), std::max<int64_t>(int64_t{1} << 26, 24 * held));
+  int64_t held = 0, bytes = 0;
+  for (const TensorData& t : file.graph.initializers) {
+    if (t.data.empty()) continue;
+    held += t.data.elements();
+    bytes += t.data.elements() * size_of(t.data.dtype());
+  }
+  // 16 MiB: enough for a bias of 16 heads at 512 tokens in a file of any size.
+  ArrayLimit limit(std::max<int64_t>(int64_t{1} << 24, 4 * bytes), std::max<int64_t>(int64_t{1} << 26, 24 * held));
   int64_t length = 512;
   for (int attempt = 0; attempt < 12; ++attempt) {
     try {
@@ -391,7 +395,7 @@ std::vector<Value> Raiser::shape_arithmetic(bool* done) {
     if (count.constant() && !real) count = {std::max<int64_t>(0, (count.n + s[0].n - (s[0].n > 0 ? 1 : -1)) / s[0].n)};
     else if (!s[0].is(1)) refuse("a range that octet cannot follow");
     int64_t n = concrete(count);
-    if (n < 0 || n > ArrayLimit::current()) refuse("a range that octet cannot follow");
+    if (!ArrayLimit::fits(n)) refuse("a range that octet cannot follow");
     Value v;
     if (real) {
       float* out = nullptr;
@@ -750,7 +754,7 @@ Value Raiser::known_shaping(const std::vector<const Value*>& inputs) {
       // All places, counted: how a range was written before there was an operator for it.
       int64_t n = concrete(x.shape[0]);
       int64_t* to = nullptr;
-      if (n < 0 || n > ArrayLimit::current()) refuse("a range that octet cannot follow");
+      if (!ArrayLimit::fits(n)) refuse("a range that octet cannot follow");
       Value places = known(Array::make(ElemType::s64, {1, n}, &to));
       for (int64_t i = 0; i < n; ++i) to[i] = i;
       places.shape = {{1}, x.shape[0]};

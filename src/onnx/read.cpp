@@ -20,6 +20,7 @@ using protozero::pbf_wire_type;
 
 constexpr int kMaxDepth = 16;  // of graphs in attributes
 constexpr int64_t kMaxElements = int64_t{1} << 40;
+constexpr size_t kFreeBytes = 16 << 20;  // of nodes, names and lists, in a file of any size
 
 // What the functions of a file hold, before they are inlined.
 struct Function {
@@ -90,6 +91,13 @@ class Reader {
                                 .hint = "fetch or export the file again"});
     }
   }
+  /// Counts memory for what is small in the file and larger here: a file of empty nodes must not fill the machine.
+  void spend(size_t bytes) {
+    spent_ += bytes;
+    if (spent_ > 4 * file_.bytes.size() + kFreeBytes)
+      damaged("cannot read " + where_,
+              "it has more nodes and names than a file of " + std::to_string(file_.bytes.size()) + " bytes should");
+  }
   [[noreturn]] void damaged(const std::string& what, const std::string& expected) const {
     fail(ErrorCode::corrupt,
          {.what = what, .expected = expected, .where = "in " + where_ + ", near byte " + std::to_string(at_)});
@@ -109,6 +117,7 @@ class Reader {
   pbf_reader submessage(pbf_reader& m) { return pbf_reader(view(m)); }
   std::string text(pbf_reader& m) {
     auto v = view(m);
+    spend(sizeof(std::string));
     return {v.data(), v.size()};
   }
   static int64_t int64(pbf_reader& m) {
@@ -158,6 +167,7 @@ class Reader {
 
   ValueInfo value_info(pbf_reader m) {
     ValueInfo out;
+    spend(sizeof(ValueInfo));
     while (m.next()) {
       if (m.tag() == 1) {
         out.name = text(m);
@@ -202,14 +212,33 @@ class Reader {
   }
 
   // ------------------------------------------------------------ tensors
+  // Integers of a list stay packed as they are in the file: most have one byte there.
+  struct Integers {
+    std::vector<protozero::iterator_range<pbf_reader::const_int64_iterator>> packs;
+    std::vector<int64_t> single;
+
+    size_t size() const {
+      size_t n = single.size();
+      for (const auto& pack : packs) n += static_cast<size_t>(pack.size());
+      return n;
+    }
+    template <typename Body>
+    void each(Body&& body) const {
+      for (const auto& pack : packs)
+        for (int64_t v : pack) body(v);
+      for (int64_t v : single) body(v);
+    }
+  };
+
   TensorData tensor(pbf_reader m) {
     TensorData out;
+    spend(sizeof(TensorData));
     Shape dims;
     protozero::data_view raw;
     bool has_raw = false, external = false;
     std::map<std::string, std::string> location;
     std::vector<float> floats;
-    std::vector<int64_t> ints;
+    Integers ints;
     std::vector<double> doubles;
     while (m.next()) {
       switch (m.tag()) {
@@ -218,7 +247,10 @@ class Reader {
         case 4: numbers(m, floats); break;
         case 5:
         case 7:
-        case 11: integers(m, ints); break;
+        case 11:
+          if (m.wire_type() == pbf_wire_type::length_delimited) ints.packs.push_back(m.get_packed_int64());
+          else ints.single.push_back(int64(m));
+          break;
         case 8: out.name = text(m); break;
         case 9: raw = view(m), has_raw = true; break;
         case 10:
@@ -364,7 +396,7 @@ class Reader {
   }
 
   Tensor from_lists(const TensorData& tensor, const Shape& dims, int64_t elements, const std::vector<float>& floats,
-                    const std::vector<int64_t>& ints, const std::vector<double>& doubles) {
+                    const Integers& ints, const std::vector<double>& doubles) {
     check_type(tensor);
     DType dtype = held_as(tensor.type);
     bool packed = bits_of(tensor.type) == 4;
@@ -377,9 +409,10 @@ class Reader {
     std::byte* out = nullptr;
     Tensor data = Tensor::allocate(dtype, dims, &out);
     auto n = static_cast<size_t>(elements);
+    size_t at = 0;
     auto fill = [&]<typename T>(T*) {
       auto* to = reinterpret_cast<T*>(out);
-      for (size_t i = 0; i < n; ++i) to[i] = static_cast<T>(ints[i]);
+      ints.each([&](int64_t v) { to[at++] = static_cast<T>(v); });
     };
     switch (dtype) {
       case DType::f32:
@@ -388,22 +421,22 @@ class Reader {
       case DType::f64:
         if (n > 0) std::memcpy(out, doubles.data(), n * 8);
         break;
-      case DType::boolean:
-        for (size_t i = 0; i < n; ++i) out[i] = static_cast<std::byte>(ints[i] != 0);
-        break;
+      case DType::boolean: ints.each([&](int64_t v) { out[at++] = static_cast<std::byte>(v != 0); }); break;
       case DType::f16:
       case DType::bf16: fill(static_cast<uint16_t*>(nullptr)); break;
       case DType::s8:
       case DType::u8:
-        if (packed) {
-          for (size_t i = 0; i < n; ++i) {
-            auto value = static_cast<uint8_t>((ints[i / 2] >> (i % 2 ? 4 : 0)) & 15);
-            if (tensor.type == ElemType::s4 && value >= 8) value = static_cast<uint8_t>(value | 0xf0);
-            out[i] = static_cast<std::byte>(value);
-          }
-        } else {
+        if (!packed) {
           fill(static_cast<uint8_t*>(nullptr));
+          break;
         }
+        ints.each([&](int64_t pair) {
+          for (int half = 0; half < 2 && at < n; ++half) {
+            auto value = static_cast<uint8_t>((pair >> (half * 4)) & 15);
+            if (tensor.type == ElemType::s4 && value >= 8) value = static_cast<uint8_t>(value | 0xf0);
+            out[at++] = static_cast<std::byte>(value);
+          }
+        });
         break;
       case DType::s16: fill(static_cast<int16_t*>(nullptr)); break;
       case DType::s32: fill(static_cast<int32_t*>(nullptr)); break;
@@ -448,6 +481,7 @@ class Reader {
   // ------------------------------------------------------------ nodes and graphs
   Attribute attribute(pbf_reader m, int depth) {
     Attribute out;
+    spend(sizeof(Attribute));
     int64_t type = 0;
     while (m.next()) {
       switch (m.tag()) {
@@ -508,6 +542,7 @@ class Reader {
 
   Node node(pbf_reader m, int depth) {
     Node out;
+    spend(sizeof(Node));
     while (m.next()) {
       switch (m.tag()) {
         case 1: out.inputs.push_back(text(m)); break;
@@ -570,6 +605,7 @@ class Reader {
   std::vector<Function> functions_;
   protozero::data_view graph_view_;
   int64_t at_ = 0;
+  size_t spent_ = 0;
 };
 
 // Calls of the file's own functions become their nodes, with names of the call before theirs.

@@ -122,6 +122,36 @@ TEST(OnnxRaise, WholeMatrix) {
   check_all(root);
 }
 
+// Files of any kind, encoders or not: each is raised and agrees, or agrees run node by node, or is refused with what
+// stands in the way.
+TEST(OnnxRaise, AnyFiles) {
+  const char* root = std::getenv("OCTET_ONNX_ANY");
+  if (root == nullptr) GTEST_SKIP() << "OCTET_ONNX_ANY names no folder";
+  for (const auto& entry : fs::directory_iterator(root)) {
+    if (!fs::exists(entry.path() / "test_data_set_0")) continue;
+    auto file = std::make_shared<File>(read_file(entry.path() / "model.onnx"));
+    decompose(*file);
+    RaiseResult result = raise(*file);
+    try {
+      if (result.raised) {
+        check(entry.path());
+        continue;
+      }
+      std::map<std::string, Array> inputs;
+      std::vector<Array> in = arrays(entry.path() / "test_data_set_0", "input");
+      for (size_t i = 0; i < file->graph.inputs.size() && i < in.size(); ++i)
+        inputs[file->graph.inputs[i].name] = in[i];
+      double dense = difference(Dense(file).run(inputs), arrays(entry.path() / "test_data_set_0", "output"));
+      EXPECT_LE(dense, 5e-3) << entry.path();
+      std::printf("%-44s dense %.1e  not raised: %s\n", entry.path().filename().c_str(), dense,
+                  result.obstacle.c_str());
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::unsupported) << entry.path();
+      std::printf("%-44s refused: %s\n", entry.path().filename().c_str(), error.what());
+    }
+  }
+}
+
 TEST(OnnxRaise, SharedFiles) {
   fs::path shared = fs::path(OCTET_SHARED) / "onnx";
   if (!fs::exists(shared)) GTEST_SKIP() << "no " << shared;

@@ -95,6 +95,8 @@ struct AttentionArgs {
   Requant requant;                       ///< 8-bit y only
   void* y = nullptr;                     ///< [tokens, heads * head_dim]
   int64_t ldy = 0;
+  /// CPU rows: only the first query of each row of the batch, q and y being [rows, heads * head_dim].
+  bool first_query = false;
   unsigned char* scratch = nullptr;  ///< scratch_bytes(desc, max_length, threads)
 };
 

@@ -5,9 +5,11 @@
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <optional>
 
 #include "core/error.h"
 #include "kernels/device.h"
+#include "plan/first_rows.h"
 #include "plan/prepared.h"
 
 namespace octet {
@@ -22,6 +24,8 @@ struct Executor::State {
   std::vector<BoundStep> steps;  // prepared->steps with this executor's pointers
   std::vector<bool> joined;      // the step runs inside the GEMM before it, on rows that are still in the cache
   std::vector<size_t> first_use;
+  std::optional<FirstRows> first_rows;  // none with keep_all
+  bool lean = false;                    // the bound batch runs through first_rows where that takes a step
 
   // The bound batch; on a GPU `rows`, `tokens` and `max_length` are those of its bucket.
   int64_t rows = 0, tokens = 0, max_length = 0, square_tokens = 0;
@@ -31,7 +35,7 @@ struct Executor::State {
   // Where everything of a shape lies in the arena.
   struct Layout {
     std::vector<int64_t> offset, scale_offset;  // by buffer
-    int64_t input_bytes = 0, scratch_offset = 0, bytes = 0;
+    int64_t input_bytes = 0, scratch_offset = 0, first_offset = 0, bytes = 0;
   };
   Layout at_shape;
   std::vector<int64_t>&offset = at_shape.offset, &scale_offset = at_shape.scale_offset;
@@ -200,7 +204,8 @@ struct Executor::State {
         scratch = std::max(scratch, bytes);
       }
     at_shape.scratch_offset = high;
-    at_shape.bytes = high + round_up(scratch);
+    at_shape.first_offset = high + round_up(scratch);
+    at_shape.bytes = at_shape.first_offset + (lean ? round_up(first_rows->bytes(rows)) : 0);
   }
 
   void grow(int64_t bytes) {
@@ -328,6 +333,7 @@ struct Executor::State {
     fill(b);
   }
   void bind_shape() {
+    lean = first_rows && first_rows->any() && tokens >= 2 * rows;
     if (on_device() && !prepared->square) {  // few shapes, each met often
       constexpr size_t kMostLayouts = 4096;
       if (layouts.size() >= kMostLayouts) layouts.clear();
@@ -354,6 +360,16 @@ struct Executor::State {
       if (auto* a = std::get_if<Bound<AttentionKernel, AttentionArgs>>(&steps[s]))
         a->args.scratch = base + at_shape.scratch_offset;
     }
+    if (lean)
+      first_rows->bind({.rows = rows,
+                        .tokens = tokens,
+                        .max_length = max_length,
+                        .offsets = offsets(),
+                        .base = base,
+                        .offset = &offset,
+                        .scale_offset = &scale_offset,
+                        .memory = base + at_shape.first_offset,
+                        .scratch = base + at_shape.scratch_offset});
   }
 
   // Writes what the host provides: into the arena, or into its staging copy for a GPU.
@@ -574,10 +590,16 @@ struct Executor::State {
     if (on_device()) device::check_launch(step.name);
   }
 
+  // A step as a whole run does it: where only first tokens count, on those.
+  void run_lean(size_t s) {
+    bind_steps();
+    if (lean && first_rows->takes(s)) first_rows->run(s, pool.get());
+    else run_step(s);
+  }
   void run_steps() {
     for (size_t i = 0; i < steps.size(); ++i) {
-      if (i + 1 < steps.size() && joined[i + 1]) run_joined(i++);
-      else run_step(i);
+      if (i + 1 < steps.size() && joined[i + 1] && !(lean && first_rows->takes(i + 1))) run_joined(i++);
+      else run_lean(i);
     }
   }
 
@@ -617,6 +639,7 @@ Executor::Executor(std::shared_ptr<const Prepared> prepared, std::shared_ptr<Thr
   s.keep_all = keep_all;
   s.steps = s.prepared->steps;
   s.join_steps();
+  if (!keep_all && !s.on_device()) s.first_rows.emplace(*s.prepared);
   if (s.on_device()) s.stream = device::create_stream();
 }
 
@@ -781,7 +804,7 @@ std::vector<double> Executor::time_steps(int repeats) {
         continue;
       }
       auto begin = Clock::now();
-      s.run_step(i);
+      s.run_lean(i);
       samples[i].push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
     }
   std::vector<double> medians;

@@ -39,12 +39,7 @@ struct Problem {
     inv_scale = data.floats(width, 20.0f, 90.0f);
   }
 
-  Guarded run(const AttentionKernel& row, const Launch& launch) const {
-    Guarded y(((tokens - 1) * ldy + width) * size_of(d.y));
-    std::memset(y.data(), 0x5a, y.bytes());
-    int64_t bytes = row.scratch_bytes(d, longest, launch.pool->threads());
-    if (row.scratch_bytes_a_token != nullptr) bytes += tokens * row.scratch_bytes_a_token(d);
-    Guarded scratch((bytes + 63) / 64 * 64);
+  AttentionArgs args() const {
     AttentionArgs a;
     a.rows = static_cast<int64_t>(offsets.size()) - 1;
     a.offsets = offsets.data();
@@ -60,8 +55,18 @@ struct Problem {
     a.context_scale = context_scale.as<float>();
     a.requant.inv_scale = inv_scale.as<float>();
     a.requant.lo = -127;
-    a.y = y.data();
     a.ldy = ldy;
+    return a;
+  }
+
+  Guarded run(const AttentionKernel& row, const Launch& launch) const {
+    Guarded y(((tokens - 1) * ldy + width) * size_of(d.y));
+    std::memset(y.data(), 0x5a, y.bytes());
+    int64_t bytes = row.scratch_bytes(d, longest, launch.pool->threads());
+    if (row.scratch_bytes_a_token != nullptr) bytes += tokens * row.scratch_bytes_a_token(d);
+    Guarded scratch((bytes + 63) / 64 * 64);
+    AttentionArgs a = args();
+    a.y = y.data();
     a.scratch = scratch.data();
     row.run(d, a, launch);
     EXPECT_TRUE(scratch.canary_intact());
@@ -118,6 +123,40 @@ TEST(Attention, ExtremesAreExact) {
   Problem p({.heads = 1, .head_dim = 64, .qkv = DType::s8, .p = DType::u8, .y = DType::f32}, {300}, 3, false);
   for (Guarded* x : {&p.q, &p.k, &p.v}) std::memset(x->data(), -128, x->bytes());
   p.check();
+}
+
+// The first query of each row alone gives what it has among the others.
+TEST(Attention, FirstQueriesAlone) {
+  uint32_t seed = 50;
+  for (bool dynamic : {false, true})
+    for (DType p : {DType::u8, DType::f32}) {
+      if (dynamic && p == DType::f32) continue;
+      AttentionDesc d{.heads = 3, .head_dim = 30, .qkv = dynamic || p == DType::f32 ? DType::f32 : DType::s8, .p = p};
+      d.dynamic = dynamic;
+      Problem all(d, {5, 1, 14, 40, 129}, seed++, false);
+      int64_t rows = static_cast<int64_t>(all.offsets.size()) - 1, bytes = all.width * size_of(d.qkv);
+      for_each_row(attention_kernels(), d, [&](const AttentionKernel& row, const Launch& launch) {
+        Guarded want = all.run(row, launch), q(rows * bytes), y(rows * all.width * 4);
+        for (int64_t r = 0; r < rows; ++r)
+          std::memcpy(q.as<char>() + r * bytes, all.q.as<char>() + all.offsets[static_cast<size_t>(r)] * bytes,
+                      static_cast<size_t>(bytes));
+        AttentionArgs a = all.args();
+        a.q = q.data();
+        a.y = y.data();
+        a.first_query = true;
+        int64_t scratch_bytes = row.scratch_bytes(d, all.longest, launch.pool->threads());
+        if (row.scratch_bytes_a_token != nullptr) scratch_bytes += all.tokens * row.scratch_bytes_a_token(d);
+        Guarded scratch((scratch_bytes + 63) / 64 * 64);
+        a.scratch = scratch.data();
+        row.run(d, a, launch);
+        for (int64_t r = 0; r < rows; ++r)
+          ASSERT_EQ(std::memcmp(y.as<float>() + r * all.width,
+                                want.as<float>() + all.offsets[static_cast<size_t>(r)] * all.width,
+                                static_cast<size_t>(all.width * 4)),
+                    0);
+      });
+      if (HasFatalFailure()) return;
+    }
 }
 
 // A row of the batch gives the same bits alone.

@@ -45,6 +45,29 @@ TEST(Executor, HostTargetEqualsScalar) {
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5) << i;
 }
 
+// One executor, batches of changing shape, taps in between.
+TEST(Executor, FirstTokensAloneGiveTheSameBitsInFloat) {
+  Graph graph = test::TinyEncoder{.first = true}.build();
+  for (const Target& target : {scalar(), host_target()}) {
+    auto program = std::make_shared<Program>(lower(graph, {.target = target}));
+    auto pool = std::make_shared<ThreadPool>(2);
+    Executor lean(program, pool, target), all(program, pool, target, true);
+    int32_t out = program->outputs[0].second;
+    for (const auto& lengths : {std::vector<int>{5, 1, 17, 40}, {3}, {1, 1}, {40, 40, 40, 40, 40}, {2, 2}}) {
+      test::RandomBatch batch(lengths, 50, 9);
+      auto result = [&](Executor& executor, const Tap& tap) {
+        executor.bind({batch.ids, batch.offsets, batch.types});
+        executor.run(tap);
+        auto* values = static_cast<const float*>(executor.output(0));
+        return std::vector<float>(values, values + executor.elements(out));
+      };
+      std::vector<float> expected = result(all, {});
+      EXPECT_EQ(result(lean, {}), expected);
+      EXPECT_EQ(result(lean, [](size_t, const TapView&) {}), expected);
+    }
+  }
+}
+
 TEST(Executor, ProgramSurvivesJson) {
   Graph graph = test::TinyEncoder{}.build();
   Program program = lower(graph, {.target = scalar()});

@@ -4,6 +4,7 @@
 
 #include "plan/compare.h"
 #include "plan/executor.h"
+#include "plan/first_rows.h"
 #include "plan/lower.h"
 #include "plan/tiny_quantized.h"
 
@@ -84,6 +85,28 @@ TEST_P(Int8, StepsThatRunInsideAGemmGiveTheSameBits) {
   auto* values = static_cast<const float*>(apart.output(0));
   std::vector<float> expected(values, values + apart.elements(program->outputs[0].second));
   for (int threads : {1, 2, 16}) EXPECT_EQ(run(*program, batch, threads), expected) << threads << " threads";
+}
+
+// Where only first tokens are read, what follows the last attention runs on those alone.
+TEST_P(Int8, FirstTokensAloneGiveTheSameBits) {
+  test::TinyEncoder classifier = tiny;
+  classifier.first = true;
+  for (int64_t layers : {1, 2}) {
+    classifier.layers = layers;
+    Graph of_first = classifier.build();
+    test::quantize_tiny(of_first, classifier, GetParam().placement);
+    auto program = std::make_shared<Program>(lower(of_first, {.target = target}));
+    EXPECT_TRUE(FirstRows(*prepare(program, target)).any());
+    for (const auto& lengths : {std::vector<int>{30, 40, 1, 38, 9, 40, 33, 40}, {2}, {17}, {1}, {1, 1, 3}, {1, 40}}) {
+      test::RandomBatch batch(lengths, tiny.vocabulary, 8);
+      Executor all(program, std::make_shared<ThreadPool>(1), target, true);
+      all.bind({batch.ids, batch.offsets, batch.types});
+      all.run();
+      auto* values = static_cast<const float*>(all.output(0));
+      std::vector<float> expected(values, values + all.elements(program->outputs[0].second));
+      for (int threads : {1, 2, 5}) EXPECT_EQ(run(*program, batch, threads), expected) << threads << " threads";
+    }
+  }
 }
 
 // Each step alone, fed the simulated values, against the simulated result.

@@ -15,6 +15,7 @@ struct TinyEncoder {
   int64_t layers = 2, hidden = 32, heads = 2, intermediate = 64, vocabulary = 50, positions = 40;
   uint32_t seed = 1;
   bool relative = false;  ///< a bias of scores by distance, as MPNet has
+  bool first = false;     ///< the first token of a row instead of the mean, as classifiers read
 
   Graph build() const {
     std::mt19937 random(seed);
@@ -69,7 +70,8 @@ struct TinyEncoder {
       x = norm(p + "output.LayerNorm",
                g.add(Op::add, p + "output.sum", {linear(p + "output.dense", f, intermediate, hidden), x}));
     }
-    g.set_output("embedding", g.add(Op::normalize, "normalize", {g.add(Op::pool_mean, "pool", {x, in.offsets})}));
+    g.set_output("embedding", g.add(Op::normalize, "normalize",
+                                    {g.add(first ? Op::select_first : Op::pool_mean, "pool", {x, in.offsets})}));
     return g;
   }
 };

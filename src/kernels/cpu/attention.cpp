@@ -39,10 +39,11 @@ void quantize_tokens(const RowOps& ops, const AttentionDesc& d, const AttentionA
   int8_t* y[2] = {reinterpret_cast<int8_t*>(scale[1] + a.tokens),
                   reinterpret_cast<int8_t*>(scale[1] + a.tokens) + a.tokens * n};
   const void* x[2] = {a.q, a.k};
-  int64_t ld[2] = {a.ldq, a.ldk};
+  int64_t ld[2] = {a.ldq, a.ldk}, rows[2] = {a.first_query ? a.rows : a.tokens, a.tokens};
   parallel(launch, a.tokens, token_grain(launch, a.tokens, 2 * n), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       for (int o = 0; o < 2; ++o) {
+        if (i >= rows[o]) continue;
         const float* row = static_cast<const float*>(x[o]) + i * ld[o];
         DynamicRange range = dynamic_range(ops.amax(row, n));
         scale[o][i] = range.scale;
@@ -62,7 +63,7 @@ void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) n
   if (d.dynamic) quantize_tokens(ops, d, a, launch, a.scratch + threads_of(launch) * bytes, &dynamic);
   constexpr int64_t kLeastQueries = 112;
   int64_t heads = a.rows * d.heads, blocks = 1, threads = threads_of(launch);
-  if (heads > 0 && threads > 1 && heads < 4 * threads)
+  if (heads > 0 && threads > 1 && heads < 4 * threads && !a.first_query)
     blocks = std::clamp<int64_t>(a.max_length / kLeastQueries, 1, (4 * threads + heads - 1) / heads);
   parallel_slots(launch, heads * blocks, [&](int64_t item, int64_t slot) {
     int64_t block = item % blocks, head = item / blocks % d.heads, row = item / blocks / d.heads;
@@ -70,8 +71,10 @@ void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) n
     work.first = a.offsets[row];
     work.length = a.offsets[row + 1] - work.first;
     work.head = head;
-    work.query_begin = work.length * block / blocks;
-    work.query_end = work.length * (block + 1) / blocks;
+    int64_t queries = a.first_query ? std::min<int64_t>(work.length, 1) : work.length;
+    work.query_first = a.first_query ? row : work.first;
+    work.query_begin = queries * block / blocks;
+    work.query_end = queries * (block + 1) / blocks;
     if (work.query_begin < work.query_end) tile.run(d, a, work, a.scratch + slot * bytes);
   });
 }

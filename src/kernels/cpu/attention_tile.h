@@ -266,13 +266,16 @@ template <class Dot>
 void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::HeadWork& work, unsigned char* scratch) {
   int64_t length = work.length, head_dim = d.head_dim, column = work.head * head_dim;
   HeadBuffers<Dot> at(length, head_dim, scratch);
-  auto row = [&](const void* x, int64_t ld, int64_t i, int64_t bytes) {
-    return (const unsigned char*)x + ((work.first + i) * ld + column) * bytes;
+  auto row = [&](const void* x, int64_t ld, int64_t j, int64_t bytes) {
+    return (const unsigned char*)x + ((work.first + j) * ld + column) * bytes;
   };
   int64_t width = d.heads * head_dim, row_stride = pad_to(head_dim, 16);
   constexpr int64_t kBytes = HeadBuffers<Dot>::kGroupBytes;
   auto key = [&](int64_t j) { return d.dynamic ? row(work.k, width, j, 1) : row(a.k, a.ldk, j, kBytes); };
-  auto query = [&](int64_t i) { return d.dynamic ? row(work.q, width, i, 1) : row(a.q, a.ldq, i, kBytes); };
+  auto query = [&](int64_t i) {
+    i += work.query_first - work.first;
+    return d.dynamic ? row(work.q, width, i, 1) : row(a.q, a.ldq, i, kBytes);
+  };
   pack_keys<Dot>(at, length, head_dim, key);
   if (d.dynamic) value_ranges((const float*)row(a.v, a.ldv, 0, 4), a.ldv, length, head_dim, at.channels);
   pack_all_values<Dot>(at, length, head_dim, [&](int64_t j) -> const void* {
@@ -288,13 +291,13 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
     for (int r = 0; r < rows; ++r) copy_row<Dot>(query(begin + r), head_dim, true, rows, at.q_slabs + r * cpu::kStride);
     const float* bias = d.bias ? a.bias + work.head * a.bias_head_stride + begin * a.bias_query_stride : nullptr;
     tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_query_stride,
-                     d.dynamic ? work.q_scale + work.first + begin : nullptr,
+                     d.dynamic ? work.q_scale + work.query_first + begin : nullptr,
                      d.dynamic ? work.k_scale + work.first : nullptr);
     for (int r = 0; r < rows; ++r) {
       float* s = at.scores + r * at.padded;
       store_probabilities<Dot>(a, s, softmax_exp(s, length), length, rows, at.p_slabs + r * cpu::kStride);
     }
-    tile_context<Dot>(d, a, at, work.first + begin, rows, column);
+    tile_context<Dot>(d, a, at, work.query_first + begin, rows, column);
   }
 }
 

@@ -60,10 +60,11 @@ struct GemmTile {
 struct HeadWork {
   int64_t first;  ///< token
   int64_t length;
+  int64_t query_first;  ///< row of q and y that query 0 has: `first`, unless AttentionArgs::first_query
   int64_t head;
-  const float* q_scale;  ///< dynamic: [tokens]
+  const float* q_scale;  ///< dynamic: a row of q each
   const float* k_scale;
-  const int8_t* q;  ///< dynamic: [tokens, heads * head_dim], quantized
+  const int8_t* q;  ///< dynamic: [rows of q, heads * head_dim], quantized
   const int8_t* k;
   int64_t query_begin, query_end;  ///< within the row
 };

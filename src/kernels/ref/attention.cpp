@@ -60,19 +60,26 @@ void quantize_channels(const float* x, int64_t ld, int64_t length, int64_t width
   }
 }
 
-Integers integers_of_row(const AttentionDesc& d, const AttentionArgs& a, int64_t first, int64_t length) {
+// The row's queries, and the row of q and y that the first of them has.
+struct Queries {
+  int64_t first, count;
+};
+
+Integers integers_of_row(const AttentionDesc& d, const AttentionArgs& a, Queries queries, int64_t first,
+                         int64_t length) {
   int64_t width = d.heads * d.head_dim;
   Integers x;
   for (auto* values : {&x.q, &x.k, &x.v}) values->resize(length * width);
   if (d.dynamic) {
-    quantize_tokens(static_cast<const float*>(a.q) + first * a.ldq, a.ldq, length, width, x.q, x.q_scale);
+    quantize_tokens(static_cast<const float*>(a.q) + queries.first * a.ldq, a.ldq, queries.count, width, x.q,
+                    x.q_scale);
     quantize_tokens(static_cast<const float*>(a.k) + first * a.ldk, a.ldk, length, width, x.k, x.k_scale);
     quantize_channels(static_cast<const float*>(a.v) + first * a.ldv, a.ldv, length, width, x.v, x.v_scale);
     return x;
   }
   for (int64_t i = 0; i < length; ++i)
     for (int64_t c = 0; c < width; ++c) {
-      x.q[i * width + c] = load_int(a.q, d.qkv, (first + i) * a.ldq + c);
+      if (i < queries.count) x.q[i * width + c] = load_int(a.q, d.qkv, (queries.first + i) * a.ldq + c);
       x.k[i * width + c] = load_int(a.k, d.qkv, (first + i) * a.ldk + c);
       x.v[i * width + c] = load_int(a.v, d.qkv, (first + i) * a.ldv + c);
     }
@@ -83,13 +90,13 @@ float bias_at(const AttentionDesc& d, const AttentionArgs& a, int64_t head, int6
   return d.bias ? a.bias[head * a.bias_head_stride + i * a.bias_query_stride + j] : 0.0f;
 }
 
-void run_int_row(const AttentionDesc& d, const AttentionArgs& a, int64_t first, int64_t length) {
+void run_int_row(const AttentionDesc& d, const AttentionArgs& a, Queries queries, int64_t first, int64_t length) {
   int64_t width = d.heads * d.head_dim;
-  Integers x = integers_of_row(d, a, first, length);
+  Integers x = integers_of_row(d, a, queries, first, length);
   std::vector<float> s(length);
   std::vector<int32_t> p(length);
   for (int64_t head = 0; head < d.heads; ++head)
-    for (int64_t i = 0; i < length; ++i) {
+    for (int64_t i = 0; i < queries.count; ++i) {
       for (int64_t j = 0; j < length; ++j) {
         int32_t acc = 0;
         for (int64_t c = head * d.head_dim; c < (head + 1) * d.head_dim; ++c)
@@ -104,21 +111,21 @@ void run_int_row(const AttentionDesc& d, const AttentionArgs& a, int64_t first, 
         int32_t acc = 0;
         for (int64_t j = 0; j < length; ++j) acc += p[j] * x.v[j * width + c];
         float scale = d.dynamic ? a.context_scale[c] * x.v_scale[c] : a.context_scale[c];
-        store(a.y, d.y, (first + i) * a.ldy + c, static_cast<float>(acc) * scale, a.requant, c);
+        store(a.y, d.y, (queries.first + i) * a.ldy + c, static_cast<float>(acc) * scale, a.requant, c);
       }
     }
 }
 
-void run_float_row(const AttentionDesc& d, const AttentionArgs& a, int64_t first, int64_t length) {
+void run_float_row(const AttentionDesc& d, const AttentionArgs& a, Queries queries, int64_t first, int64_t length) {
   std::vector<float> s(length), y(d.head_dim);
   for (int64_t head = 0; head < d.heads; ++head)
-    for (int64_t i = first; i < first + length; ++i) {
+    for (int64_t i = queries.first; i < queries.first + queries.count; ++i) {
       int64_t column = head * d.head_dim;
       for (int64_t j = 0; j < length; ++j) {
         float sum = 0.0f;
         for (int64_t c = column; c < column + d.head_dim; ++c)
           sum += load(a.q, d.qkv, i * a.ldq + c) * load(a.k, d.qkv, (first + j) * a.ldk + c);
-        s[j] = fmaf(sum, a.score_scale[head], bias_at(d, a, head, i - first, j));
+        s[j] = fmaf(sum, a.score_scale[head], bias_at(d, a, head, i - queries.first, j));
       }
       softmax(s.data(), length);
       for (float& value : y) value = 0.0f;
@@ -133,8 +140,9 @@ void run(const AttentionDesc& d, const AttentionArgs& a, const Launch& launch) n
     for (int64_t row = begin; row < end; ++row) {
       int64_t first = a.offsets[row], length = a.offsets[row + 1] - first;
       if (length == 0) continue;
-      if (is_8bit(d.p)) run_int_row(d, a, first, length);
-      else run_float_row(d, a, first, length);
+      Queries queries = a.first_query ? Queries{row, 1} : Queries{first, length};
+      if (is_8bit(d.p)) run_int_row(d, a, queries, first, length);
+      else run_float_row(d, a, queries, first, length);
     }
   });
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "core/error.h"
 
@@ -89,13 +90,25 @@ class Decomposer {
     const std::string& op = node_->op;
     if (node_->domain.empty()) {
       if (op == "QLinearMatMul") return qlinear("MatMul", 2, 6);
-      if (op == "LayerNormalization" && node_->outputs.size() > 1 && !out(1).empty()) return false;
+      if (op == "Attention") return standard_attention();
+      if (op == "RotaryEmbedding") return rotary();
+      if (op == "RMSNormalization" || op == "SimplifiedLayerNormalization") return rms_norm();
       return false;
     }
     if (node_->domain != "com.microsoft") return false;
     if (op == "Gelu" || op == "FastGelu" || op == "BiasGelu") {
       std::string x = has(1) ? add("Add", {in(0), in(1)}) : in(0);
       return gelu(x, op == "FastGelu", out());
+    }
+    if (op == "QuantizeLinear" || op == "DequantizeLinear") {
+      // The quantizer's own domain, for types that the standard operators had later.
+      add(op, node_->inputs, node_->attributes, out());
+      return true;
+    }
+    if (op == "QuickGelu") {
+      std::string gate = add("Sigmoid", {add("Mul", {in(0), real(static_cast<float>(node_->number("alpha", 1.702)))})});
+      add("Mul", {in(0), gate}, {}, out());
+      return true;
     }
     if (op == "FusedMatMul") return fused_matmul();
     if (op == "FusedGemm") return fused_gemm();
@@ -307,6 +320,101 @@ class Decomposer {
     }
     if (hidden == 0) hidden = -1;
     attend(hq, hk, hv, mask, has(5) ? in(5) : "", scale, hidden, out());
+    return true;
+  }
+
+  // ------------------------------------------------------------ standard operators of opset 23
+  /// Whether a value is of booleans, by what made it.
+  bool boolean(std::string name) const {
+    static const std::set<std::string> kMake{
+        "And", "Or", "Xor", "Not", "Equal", "Less", "Greater", "IsNaN", "GreaterOrEqual", "LessOrEqual"};
+    static const std::set<std::string> kMove{"Expand", "Unsqueeze", "Squeeze", "Reshape",  "Slice",
+                                             "Concat", "Tile",      "Gather",  "Identity", "Transpose"};
+    for (int depth = 0; depth < 64; ++depth) {
+      auto maker = makers_.find(name);
+      if (maker == makers_.end()) break;
+      const Node& node = maker->second;
+      if (kMake.contains(node.op)) return true;
+      if (node.op == "Cast") return node.integer("to", 0) == static_cast<int64_t>(ElemType::boolean);
+      if (node.op == "Where") name = node.input(1);
+      else if (kMove.contains(node.op)) name = node.input(0);
+      else break;
+    }
+    for (const ValueInfo& input : file_.graph.inputs)
+      if (input.name == name) return input.type == ElemType::boolean;
+    auto held = tensors_.find(name);
+    return held != tensors_.end() && file_.graph.initializers[held->second].type == ElemType::boolean;
+  }
+  std::string extent(const std::string& x, int64_t axis) {
+    return add("Gather", {add("Shape", {x}), constant({axis})}, {integer("axis", 0)});
+  }
+
+  /// Q, K and V [batch, heads, sequence, d], or [batch, sequence, heads * d] with the numbers of heads.
+  bool standard_attention() {
+    int64_t heads = node_->integer("q_num_heads", 0);
+    if (has(4) || has(5) || has(6) || !out(1).empty() || !out(2).empty() || !out(3).empty() ||
+        node_->number("softcap", 0) != 0 || node_->integer("kv_num_heads", heads) != heads)
+      return false;
+    std::string q = in(0), k = in(1), v = in(2);
+    if (heads > 0)
+      for (std::string* x : {&q, &k, &v}) *x = heads_of(*x, heads, -1);
+    std::string scale;
+    if (node_->find("scale") != nullptr) {
+      scale = real(static_cast<float>(node_->number("scale", 1)));
+    } else {
+      std::string width = add("Cast", {extent(q, 3)}, {integer("to", 1)});
+      scale = add("Div", {real(1.0f), add("Sqrt", {width})});
+    }
+    std::string turned = add("Transpose", {k}, {integers("perm", {0, 1, 3, 2})});
+    std::string s = add("Mul", {add("MatMul", {q, turned}), scale});
+    std::string lowest = real(-3.402823466e+38f);
+    if (node_->integer("is_causal", 0)) {
+      std::string shape = add("Concat", {extent(q, 2), extent(k, 2)}, {integer("axis", 0)});
+      std::string ones = add("Expand", {real(1.0f), shape});
+      std::string before = add("Cast", {add("Trilu", {ones}, {integer("upper", 0)})}, {integer("to", 9)});
+      s = add("Where", {before, s, lowest});
+    }
+    if (has(3)) s = boolean(in(3)) ? add("Where", {in(3), s, lowest}) : add("Add", {s, in(3)});
+    std::string p = add("Softmax", {s}, {integer("axis", -1)});
+    if (heads == 0) return add("MatMul", {p, v}, {}, out()), true;
+    std::string c = add("Transpose", {add("MatMul", {p, v})}, {integers("perm", {0, 2, 1, 3})});
+    add("Reshape", {c, constant({0, 0, -1})}, {}, out());
+    return true;
+  }
+
+  bool rotary() {
+    auto maker = makers_.find(in(0));
+    bool four =
+        maker != makers_.end() && maker->second.op == "Transpose" && maker->second.integers("perm", {}).size() == 4;
+    int64_t heads = node_->integer("num_heads", 0);
+    if (node_->integer("interleaved", 0) || node_->integer("rotary_embedding_dim", 0)) return false;
+    if (!four && heads > 0) return false;
+    std::string x = in(0), y[2], table[2];
+    for (size_t i = 0; i < 2; ++i) {
+      std::string rows = has(3) ? add("Gather", {in(1 + i), in(3)}, {integer("axis", 0)}) : in(1 + i);
+      table[i] = unsqueeze(rows, {1});
+    }
+    Node split;
+    split.op = "Split";
+    split.name = base_;
+    split.inputs = {x};
+    split.attributes = {integer("axis", -1), integer("num_outputs", 2)};
+    split.outputs = {base_ + "::first", base_ + "::second"};
+    file_.graph.nodes.push_back(split);
+    const std::string &a = split.outputs[0], &b = split.outputs[1];
+    y[0] = add("Sub", {add("Mul", {a, table[0]}), add("Mul", {b, table[1]})});
+    y[1] = add("Add", {add("Mul", {a, table[1]}), add("Mul", {b, table[0]})});
+    add("Concat", {y[0], y[1]}, {integer("axis", -1)}, out());
+    return true;
+  }
+
+  bool rms_norm() {
+    if (node_->integer("axis", -1) != -1 || !out(1).empty()) return false;
+    std::string square = add("Mul", {in(0), in(0)});
+    std::string mean = file_.opset() < 18 ? add("ReduceMean", {square}, {integers("axes", {-1})})
+                                          : add("ReduceMean", {square, constant({-1})});
+    std::string root = add("Sqrt", {add("Add", {mean, real(static_cast<float>(node_->number("epsilon", 1e-5)))})});
+    add("Mul", {add("Div", {in(0), root}), in(1)}, {}, out());
     return true;
   }
 

@@ -69,6 +69,8 @@ bool FirstRows::splits(size_t attention) const {
   const auto* gemm = std::get_if<GemmDesc>(&p.steps[writer].desc);
   if (gemm == nullptr || gemm->n != buffer(q.buffer).width || gemm->n <= width) return false;
   const auto& kernel = *std::get<Bound<GemmKernel, GemmArgs>>(prepared_.steps[writer]).kernel;
+  // q must end where a panel of packed columns does: then one more column takes one more panel.
+  if (kernel.packed_bytes(columns(*gemm, width + 1)) == kernel.packed_bytes(columns(*gemm, width))) return false;
   return kernel.packed_bytes(columns(*gemm, width)) + kernel.packed_bytes(columns(*gemm, gemm->n - width)) ==
          kernel.packed_bytes(*gemm);
 }

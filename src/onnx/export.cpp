@@ -230,7 +230,7 @@ class Exporter {
       std::string q = initializer(weight, n.text("type", "s8") == "u8" ? ElemType::u8 : ElemType::s8, integers_of(n));
       dequantized = node("DequantizeLinear", n.name + "/DequantizeLinear", {q, p.scale, p.zero}, "", attributes);
     } else {
-      std::string w = parameter(n.input(0));
+      std::string w = options_.half ? parameter(n.input(0)) : initializer(weight, ElemType::f32, agreed(n));
       if (columns) w = node("Mul", n.name + "/Mul", {w, column_name});
       dequantized = quantize(n, w, axis);
     }
@@ -238,27 +238,82 @@ class Exporter {
     set(n, dequantized);
   }
 
-  // Only axis 0 or none: placements give weights nothing else.
-  Tensor integers_of(const octet::Node& n) const {
-    const Tensor& w = graph_.parameter(n.input(0));
-    std::vector<float> values = w.to_f32(), scale = graph_.parameter(n.input(1)).to_f32(), columns;
-    std::vector<int32_t> zero(scale.size(), 0);
+  /// What quantizes the elements of a weight. Only axis 0 or none: placements give weights nothing else.
+  struct Rounding {
+    std::vector<float> scale, columns;
+    std::vector<int32_t> zero;
+    int64_t axis, inner = 1;
+    int32_t lo, hi;
+
+    size_t channel(size_t i) const { return axis < 0 ? 0 : (i / static_cast<size_t>(inner)) % scale.size(); }
+    float column(size_t i) const {
+      return columns.empty() ? 1.0f : columns[columns.size() == 1 ? 0 : i % columns.size()];
+    }
+    int32_t here(float value, size_t i) const {
+      size_t c = channel(i);
+      return int8::quantize(columns.empty() ? value : value * column(i), int8::inverse(scale[c]), zero[c], lo, hi);
+    }
+    /// As ONNX defines it: by division.
+    int32_t there(float value, size_t i) const {
+      size_t c = channel(i);
+      float v = columns.empty() ? value : value * column(i);
+      float r = std::nearbyint(v / (scale[c] == 0.0f ? 1.0f : scale[c])) + static_cast<float>(zero[c]);
+      return static_cast<int32_t>(std::clamp(r, static_cast<float>(lo), static_cast<float>(hi)));
+    }
+  };
+  Rounding rounding_of(const octet::Node& n) const {
+    Rounding r;
+    r.scale = graph_.parameter(n.input(1)).to_f32();
+    r.zero.assign(r.scale.size(), 0);
     if (n.input(2) != kNone) {
       auto zeros = graph_.parameter(n.input(2)).as<int32_t>();
-      zero.assign(zeros.begin(), zeros.end());
+      r.zero.assign(zeros.begin(), zeros.end());
     }
-    if (n.input(3) != kNone) columns = graph_.parameter(n.input(3)).to_f32();
+    if (n.input(3) != kNone) r.columns = graph_.parameter(n.input(3)).to_f32();
+    r.axis = n.integer("axis", -1);
+    const Shape& shape = graph_.parameter(n.input(0)).shape();
+    for (size_t i = static_cast<size_t>(r.axis) + 1; r.axis >= 0 && i < shape.size(); ++i) r.inner *= shape[i];
+    r.lo = static_cast<int32_t>(n.integer("lo", -128)), r.hi = static_cast<int32_t>(n.integer("hi", 127));
+    return r;
+  }
+
+  /// The weight, where octet and ONNX round every element to the same integer. octet multiplies by the inverse of the
+  /// scale: about one element in a million lies so near a boundary that dividing rounds it to the other side. Those
+  /// move off the boundary, by a few units in the last place.
+  Tensor agreed(const octet::Node& n) const {
+    Tensor w = graph_.parameter(n.input(0)).as_f32();
+    const Rounding r = rounding_of(n);
+    auto values = w.as<float>();
+    Tensor out = w;
+    float* to = nullptr;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const int32_t wanted = r.here(values[i], i);
+      if (r.there(values[i], i) == wanted) continue;
+      const float column = r.column(i);
+      if (column == 0.0f) continue;
+      const float centre = static_cast<float>(wanted - r.zero[r.channel(i)]) * r.scale[r.channel(i)] / column;
+      float moved = values[i];
+      for (int step = 0; step < 16 && r.there(moved, i) != wanted; ++step) moved = std::nextafter(moved, centre);
+      if (r.there(moved, i) != wanted || r.here(moved, i) != wanted) continue;
+      if (to == nullptr) {
+        std::byte* bytes = nullptr;
+        out = Tensor::allocate(DType::f32, w.shape(), &bytes);
+        to = reinterpret_cast<float*>(bytes);
+        std::copy(values.begin(), values.end(), to);
+      }
+      to[i] = moved;
+    }
+    return out;
+  }
+
+  Tensor integers_of(const octet::Node& n) const {
+    const Tensor& w = graph_.parameter(n.input(0));
+    const Rounding r = rounding_of(n);
+    std::vector<float> values = w.to_f32();
     bool is_unsigned = n.text("type", "s8") == "u8";
     std::byte* bytes = nullptr;
     Tensor out = Tensor::allocate(is_unsigned ? DType::u8 : DType::s8, w.shape(), &bytes);
-    int64_t axis = n.integer("axis", -1), inner = 1;
-    for (size_t i = static_cast<size_t>(axis) + 1; axis >= 0 && i < w.shape().size(); ++i) inner *= w.shape()[i];
-    auto lo = static_cast<int32_t>(n.integer("lo", -128)), hi = static_cast<int32_t>(n.integer("hi", 127));
-    for (size_t i = 0; i < values.size(); ++i) {
-      size_t c = axis < 0 ? 0 : (i / static_cast<size_t>(inner)) % scale.size();
-      float v = columns.empty() ? values[i] : values[i] * columns[columns.size() == 1 ? 0 : i % columns.size()];
-      bytes[i] = static_cast<std::byte>(int8::quantize(v, int8::inverse(scale[c]), zero[c], lo, hi));
-    }
+    for (size_t i = 0; i < values.size(); ++i) bytes[i] = static_cast<std::byte>(r.here(values[i], i));
     return out;
   }
 

@@ -40,6 +40,7 @@ bool Raiser::drops_bias_quantizer(const Value& x, const Value& other) const {
 Value Raiser::quantize() {
   const Value &x = arg(0), &scale = arg(1);
   if (scale.kind != Kind::known || (has(2) && arg(2).kind != Kind::known)) refuse("a scale that depends on the text");
+  if (!scale.data.real() || (has(2) && arg(2).data.real())) refuse("a scale of integers or a zero point of floats");
   Value y;
   y.kind = Kind::quantized;
   y.inner = std::make_shared<Value>(x);
@@ -59,6 +60,7 @@ Value Raiser::dequantize() {
   const Value& x = arg(0);
   if (!has(1) || arg(1).kind != Kind::known || (has(2) && arg(2).kind != Kind::known))
     refuse("a scale that depends on the text");
+  if (!arg(1).data.real() || (has(2) && arg(2).data.real())) refuse("a scale of integers or a zero point of floats");
   int64_t axis = node_->integer("axis", 1);
   auto make_quant = [&](const std::string& name, const Array& scale, const Array& zero, int64_t along, size_t rank,
                         int order) {

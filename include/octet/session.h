@@ -48,6 +48,7 @@ struct Output {
 
 struct SessionOptions {
   int threads = 0;    ///< CPU: 0 = one per CPU that this process may use
+  bool pin = false;   ///< CPU: each thread but the caller's stays on one CPU
   int in_flight = 1;  ///< batches that may be under way at once (submit); each has scratch memory of its own
 };
 

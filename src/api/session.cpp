@@ -29,7 +29,7 @@ namespace {
 std::unique_ptr<Session::State> make_state(const Plan& plan, const SessionOptions& options) {
   // On a GPU the pool only serves the host's side, which has no loops.
   int threads = plan.state()->target.device == DeviceKind::cuda ? 1 : options.threads;
-  auto pool = std::make_shared<ThreadPool>(threads);
+  auto pool = std::make_shared<ThreadPool>(threads, options.pin);
   if (options.in_flight < 1)
     fail(ErrorCode::invalid_argument,
          {.what = "cannot make a session",

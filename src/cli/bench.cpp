@@ -22,6 +22,7 @@ struct Options {
   std::string shapes;
   int64_t batch = 32, limit = 0, max_length = 0;
   int threads = 0;
+  bool pin = false;
   BenchOptions how;
   StreamOptions stream;
   bool streams() const {
@@ -52,7 +53,8 @@ class Bench {
       }
       plans_.push_back(load_plan(source, console));
     }
-    for (const Plan& plan : plans_) sessions_.emplace_back(plan, SessionOptions{.threads = options.threads});
+    for (const Plan& plan : plans_)
+      sessions_.emplace_back(plan, SessionOptions{.threads = options.threads, .pin = options.pin});
   }
 
   void shape(const Shape& shape) {
@@ -151,6 +153,8 @@ void add_bench(CLI::App& app, Console& console) {
       ->check(CLI::PositiveNumber);
   add_compile_options(verb, &options->common);
   verb->add_option("--threads", options->threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
+  CLI::Option* pin = verb->add_flag("--pin", options->pin, "Each thread but the first stays on one CPU");
+  for (const char* other : {"--sessions", "--in-flight", "--tokenizers", "--batch-tokens"}) pin->excludes(other);
   verb->add_option("--warmup", options->how.warmup, "Calls before measuring (default: 3, on a GPU 30)")
       ->check(CLI::NonNegativeNumber);
   verb->add_option("--repeats", options->how.repeats,

@@ -23,6 +23,7 @@ struct Options {
   std::string data_set;  ///< of an .onnx file: folder with input_N.pb
   bool truncate = false;
   int threads = 0;
+  bool pin = false;
   AnswerOptions answer;
 };
 
@@ -59,7 +60,7 @@ class Runner {
       : options_(options),
         console_(console),
         plan_(load_plan(options.source, console)),
-        session_(plan_, {.threads = options.threads}) {
+        session_(plan_, {.threads = options.threads, .pin = options.pin}) {
     if (plan_.info().max_length > 0 && options.max_length > plan_.info().max_length)
       refuse(ErrorCode::invalid_argument,
              {.what = fmt::format("cannot run texts of {} tokens", options.max_length),
@@ -181,6 +182,7 @@ void add_run(CLI::App& app, Console& console) {
   verb->add_option("--max-length", options->max_length, "Cut texts to this many tokens")->check(CLI::PositiveNumber);
   verb->add_flag("--truncate", options->truncate, "Cut texts that are too long for the model");
   verb->add_option("--threads", options->threads, "Default: one per CPU")->check(CLI::NonNegativeNumber);
+  verb->add_flag("--pin", options->pin, "Each thread but the first stays on one CPU");
   verb->add_option("--top", options->answer.top, "Labels shown (default: 5)")->check(CLI::PositiveNumber);
   verb->add_option("--max-answer", options->answer.longest, "Most tokens of an answer (default: 15)")
       ->check(CLI::PositiveNumber);

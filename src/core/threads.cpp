@@ -1,6 +1,7 @@
 // The thread pool: workers spin briefly, then sleep; ranges are handed out by an atomic counter.
 #include "core/threads.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -60,9 +61,30 @@ struct ThreadPool::State {
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+namespace {
+
+// Where the system refuses, the thread stays free.
+void pin_to(std::thread& thread, const cpu_set_t& all, int index) {
+  index %= std::max(1, CPU_COUNT(&all));
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &all) || index-- > 0) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    ::pthread_setaffinity_np(thread.native_handle(), sizeof(one), &one);
+    return;
+  }
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads, bool pin) : state_(std::make_unique<State>()) {
   if (threads <= 0) threads = available_cpus();
   for (int i = 1; i < threads; ++i) state_->workers.emplace_back([state = state_.get()] { state->work(); });
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  if (!pin || ::sched_getaffinity(0, sizeof(all), &all) != 0) return;
+  for (int i = 1; i < threads; ++i) pin_to(state_->workers[static_cast<size_t>(i - 1)], all, i);
 }
 
 ThreadPool::~ThreadPool() {

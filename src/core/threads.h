@@ -11,8 +11,9 @@ namespace octet {
 /// A pool of one thread runs everything in the caller.
 class ThreadPool {
  public:
-  /// 0 means one thread per CPU that this process may use.
-  explicit ThreadPool(int threads = 0);
+  /// 0 means one thread per CPU that this process may use. `pin`: worker i stays on CPU i of the caller's affinity
+  /// mask, counted from 0 and around; the caller, thread 0, is left alone.
+  explicit ThreadPool(int threads = 0, bool pin = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

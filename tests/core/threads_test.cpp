@@ -32,6 +32,19 @@ TEST(Threads, EveryItemOnceWithinTheGrain) {
 }
 
 // Workers are asleep, spinning, or still leaving the previous loop when the next one starts.
+TEST(Threads, PinnedWorkersStayOnOneCpu) {
+  const std::thread::id caller = std::this_thread::get_id();
+  const int before = available_cpus();
+  ThreadPool pool(3, true);
+  std::atomic<int> free_workers{0};
+  for (int round = 0; round < 200; ++round)
+    pool.parallel_for(64, 1, [&](int64_t, int64_t) {
+      if (std::this_thread::get_id() != caller && available_cpus() != 1) ++free_workers;
+    });
+  EXPECT_LE(free_workers, 0);
+  EXPECT_EQ(available_cpus(), before);
+}
+
 TEST(Threads, ManyShortLoops) {
   ThreadPool pool(4);
   int64_t total = 0;

@@ -270,9 +270,12 @@ int launch(const GemmDesc& desc, const GemmArgs& args, const GemmTile& tile, CUs
 namespace {
 
 constexpr GemmNormTile kNormTiles[] = {
-    {"norm_s8_128x384_c2", 128, 2}, {"norm_s8_64x384_c2", 64, 2}, {"norm_s8_64x192_c4", 64, 4}};
-constexpr const void* (*kNormKernels[])() = {gemm_norm_128x384_c2, gemm_norm_64x384_c2, gemm_norm_64x192_c4};
-constexpr int kNormHidden = 768;
+    {"norm_s8_128x384_c2", 128, 2, 768},  {"norm_s8_64x384_c2", 64, 2, 768},
+    {"norm_s8_64x192_c4", 64, 4, 768},    {"norm_s8_few_c6", 64, 6, 768, true},
+    {"norm_s8_few_c8", 64, 8, 768, true}, {"norm_s8_few_1024_c8", 64, 8, 1024, true}};
+constexpr const void* (*kNormKernels[])() = {gemm_norm_128x384_c2, gemm_norm_64x384_c2, gemm_norm_64x192_c4,
+                                             gemm_norm_few_c6,     gemm_norm_few_c8,    gemm_norm_few_1024_c8};
+static_assert(std::size(kNormTiles) == std::size(kNormKernels));
 std::atomic<bool> norm_set[std::size(kNormTiles)];
 
 }  // namespace
@@ -283,7 +286,7 @@ const char* refuse_with_norm(const GemmDesc& desc, const NormDesc& norm) noexcep
   if (desc.x != DType::s8 || desc.w != DType::s8 || desc.y != DType::s8 || desc.activation != Activation::none ||
       desc.row_scale || desc.column_offset || desc.k % 16 != 0)
     return "takes s8 x s8 -> s8 without activation and row scales";
-  if (desc.n != kNormHidden || norm.n != kNormHidden) return "takes 768 columns";
+  if ((desc.n != 768 && desc.n != 1024) || norm.n != desc.n) return "takes 768 or 1024 columns";
   if (norm.a != DType::s8 || !norm.residual || norm.b != DType::s8 || norm.outputs != 1 ||
       norm.y[0].dtype != DType::s8 || norm.y[0].per_token)
     return "takes an s8 residual and one s8 output with fixed ranges";
@@ -292,7 +295,8 @@ const char* refuse_with_norm(const GemmDesc& desc, const NormDesc& norm) noexcep
 
 int launch_with_norm(const GemmDesc& desc, const GemmArgs& args, const kernels::NormArgs& norm,
                      const GemmNormTile& tile, CUstream_st* stream, bool dependent) noexcept {
-  const int index = (int)(&tile - kNormTiles), cluster = tile.cluster, n = kNormHidden / cluster;
+  const int index = (int)(&tile - kNormTiles), cluster = tile.cluster, n = tile.columns / cluster;
+  if (desc.n != tile.columns) return cudaErrorInvalidValue;
   const void* kernel = kNormKernels[index]();
   if (!norm_set[index].load(std::memory_order_relaxed)) {
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
@@ -313,18 +317,18 @@ int launch_with_norm(const GemmDesc& desc, const GemmArgs& args, const kernels::
   device.magic = kRoundMagic + (float)args.requant.zero_point;
 
   CUtensorMap x_map, w_map, residual_map;
-  const cuuint64_t sizes[] = {kNormHidden, (cuuint64_t)args.m}, strides[] = {kNormHidden};
+  const cuuint64_t sizes[] = {(cuuint64_t)desc.n, (cuuint64_t)args.m}, strides[] = {(cuuint64_t)desc.n};
   const cuuint32_t box[] = {128, (cuuint32_t)tile.rows};
-  if (!encode_x(&x_map, desc, args, tile.rows / cluster) || !encode_w(&w_map, desc, args, n, 32) ||
-      !encode(&residual_map, DType::s8, 2, norm.b, sizes, strides, box))
+  if (!encode_x(&x_map, desc, args, tile.few ? tile.rows : tile.rows / cluster) ||
+      !encode_w(&w_map, desc, args, n, 32) || !encode(&residual_map, DType::s8, 2, norm.b, sizes, strides, box))
     return cudaErrorInvalidValue;
   const int64_t most = std::max(1, multiprocessors() / cluster);
-  const int64_t clusters = divide_up(device.tiles, divide_up(device.tiles, most));
+  const int64_t clusters = tile.few ? device.tiles : divide_up(device.tiles, divide_up(device.tiles, most));
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};
   config.gridDim = dim3((unsigned)(clusters * cluster));
-  config.blockDim = dim3(512);
-  config.dynamicSmemBytes = (size_t)(device.stages * stage + extra);
+  config.blockDim = dim3(tile.few ? 288 : 512);
+  config.dynamicSmemBytes = (size_t)(tile.few ? norm_few_shared(n, cluster) : device.stages * stage + extra);
   config.stream = stream;
   config.attrs = attributes;
   attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
@@ -334,7 +338,8 @@ int launch_with_norm(const GemmDesc& desc, const GemmArgs& args, const kernels::
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
   void* parameters[] = {&x_map, &w_map, &residual_map, &device};
-  return cudaLaunchKernelExC(&config, kernel, parameters);
+  void* few[] = {&x_map, &w_map, &device};
+  return cudaLaunchKernelExC(&config, kernel, tile.few ? few : parameters);
 }
 
 namespace {

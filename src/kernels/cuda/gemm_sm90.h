@@ -46,10 +46,13 @@ const GemmTile* tuned(const GemmDesc& desc, int64_t m, int multiprocessors) noex
 /// Makes `tuned` answer without measuring.
 void remember(const GemmDesc& desc, int64_t m, const GemmTile& tile);
 
-/// A block shape of the GEMM with residual add and LayerNorm in its epilogue (gemm_sm90_norm.cu).
+/// A block shape of the GEMM with residual add and LayerNorm in its epilogue (gemm_sm90_norm.cu, or for few rows
+/// gemm_sm90_norm_few.cu).
 struct GemmNormTile {
   std::string_view name;
-  int rows = 0, cluster = 0;  ///< rows of a block; blocks that share 768 columns
+  int rows = 0, cluster = 0;  ///< rows of a block; blocks that share the columns
+  int columns = 0;            ///< of a whole row
+  bool few = false;
 };
 std::span<const GemmNormTile> gemm_norm_tiles() noexcept;
 /// Why no tile takes the pair, the GEMM's output being `a` of the norm; nullptr: all do.

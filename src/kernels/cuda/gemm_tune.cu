@@ -170,7 +170,7 @@ const GemmTile* fastest(const GemmDesc& desc, int64_t m, int multiprocessors) {
 
 /// The same for the pair of a GEMM and its LayerNorm; `apart` is the best tile of the GEMM alone.
 const GemmNormTile* fastest_with_norm(const GemmDesc& desc, int64_t m, const GemmTile& apart) {
-  int best = 0;
+  const GemmNormTile* best = nullptr;
   with_operands(desc, m, [&](const Operands& operands, cudaStream_t stream, auto quickest_of) {
     const auto residual = [&](int i) { return operands.args(desc, m, i + 1).y; };
     std::vector<Go> ways;
@@ -185,17 +185,21 @@ const GemmNormTile* fastest_with_norm(const GemmDesc& desc, int64_t m, const Gem
       norm.tokens = m, norm.hidden = (int)desc.n, norm.dependent_launch = true;
       return (int)add_norm(norm, stream);
     });
+    std::vector<const GemmNormTile*> tiles;
+    constexpr int64_t kFewRows = 4096, kManyRows = 256;  // more or fewer rows than a tile could be good for
     for (const GemmNormTile& tile : gemm_norm_tiles())
-      ways.emplace_back([&](int i, bool dependent) {
+      if (tile.columns == desc.n && !(tile.few ? m > kFewRows : m < kManyRows)) tiles.push_back(&tile);
+    for (const GemmNormTile* tile : tiles)
+      ways.emplace_back([&, tile](int i, bool dependent) {
         const GemmArgs args = operands.args(desc, m, i);
         kernels::NormArgs norm;
         norm.m = m, norm.b = residual(i), norm.out[0].y = args.y;
         norm.a_scale = norm.b_scale = norm.gamma = norm.beta = norm.out[0].requant.inv_scale = operands.vectors;
-        return launch_with_norm(desc, args, norm, tile, stream, dependent);
+        return launch_with_norm(desc, args, norm, *tile, stream, dependent);
       });
-    best = quickest_of(ways);
+    if (const int quickest = quickest_of(ways); quickest > 0) best = tiles[static_cast<size_t>(quickest - 1)];
   });
-  return best <= 0 ? nullptr : &gemm_norm_tiles()[static_cast<size_t>(best - 1)];
+  return best;
 }
 
 std::mutex guard;
@@ -235,14 +239,13 @@ const GemmTile* tuned(const GemmDesc& desc, int64_t m, int multiprocessors) noex
 }
 
 const GemmNormTile* tuned_with_norm(const GemmDesc& desc, int64_t m, int multiprocessors) noexcept {
-  constexpr int64_t kLeast = 256;  // below, too few blocks would work
-  if (m < kLeast) return nullptr;
   try {
     const GemmTile* apart = tuned(desc, m, multiprocessors);
     if (apart == nullptr) return nullptr;
     std::lock_guard lock(guard);
     auto [at, fresh] = found_with_norm.try_emplace(key_of(desc, m), nullptr);
-    if (fresh) at->second = fastest_with_norm(desc, rounded(m), *apart);
+    if (fresh || (at->second != nullptr && at->second->columns != desc.n))
+      at->second = fastest_with_norm(desc, rounded(m), *apart);
     return at->second;
   } catch (...) {
     return nullptr;

@@ -19,7 +19,7 @@ struct alignas(64) TileConfig {
 // because the compiler does not see what the tile instructions read.
 template <>
 void accumulate_rows<DotInt, DotInt::kRows>(int rows, const unsigned char* slabs, int64_t steps, const unsigned char* w,
-                                            const int32_t* init, int32_t* c) {
+                                            const int32_t* init, int32_t* c, Ahead) {
   constexpr int64_t kLine = DotInt::kVectors * 64;
   int upper = rows < 16 ? rows : 16, lower = rows - upper;
   TileConfig config;

@@ -65,23 +65,26 @@ void pack(const GemmDesc& d, const void* w, unsigned char* packed) noexcept {
   }
 }
 
-// How the work is cut: tiles in a block, panels in a group.
+// How the work is cut: tiles into blocks, panels into groups, each as even as whole tiles and panels allow: a last
+// small block would leave all threads but one waiting for it.
 struct Split {
-  int64_t tiles, panels, block, group;
-  int64_t blocks() const { return divide_up(tiles, block); }
-  int64_t groups() const { return divide_up(panels, group); }
+  int64_t tiles, panels, blocks, groups;
+  int64_t first_tile(int64_t b) const { return tiles * b / blocks; }
+  int64_t first_panel(int64_t g) const { return panels * g / groups; }
+  int64_t most_tiles() const { return divide_up(tiles, blocks); }
 };
 
 Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   constexpr int64_t kBlockBytes = 192 * 1024;  // of x, to stay in the second-level cache beside a panel
   int64_t row_bytes = steps_of(tile, d) * 4;
   Split s{divide_up(m, tile.rows), divide_up(d.n, tile.columns), 1, 1};
-  s.block = std::clamp<int64_t>(kBlockBytes / (tile.rows * row_bytes), 1, 16);
-  s.group = s.panels;
+  int64_t block = std::clamp<int64_t>(kBlockBytes / (tile.rows * row_bytes), 1, 16);
+  s.blocks = divide_up(s.tiles, block);
   if (threads == 1) return s;
   int64_t wanted = 6 * threads;
-  s.block = std::clamp<int64_t>(s.tiles / wanted, 1, s.block);
-  if (s.blocks() < wanted) s.group = std::max<int64_t>(1, s.panels / divide_up(wanted, s.blocks()));
+  s.blocks = std::max(s.blocks, std::min(s.tiles, wanted));
+  s.blocks = std::min(s.tiles, divide_up(s.blocks, threads) * threads);
+  if (s.blocks < wanted) s.groups = std::min(s.panels, divide_up(wanted, s.blocks));
   return s;
 }
 
@@ -89,10 +92,11 @@ Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
 // would leave too few blocks for the threads.
 bool split_by_rows(const GemmTile& tile, int64_t row_bytes, int threads, Split* s) {
   constexpr int64_t kResultBytes = 512 * 1024;
-  int64_t block = std::clamp<int64_t>(kResultBytes / (tile.rows * row_bytes), 1, s->block);
-  if (threads > 1 && divide_up(s->tiles, block) < 2 * threads) return false;
-  s->block = block;
-  s->group = s->panels;
+  int64_t block = std::max<int64_t>(kResultBytes / (tile.rows * row_bytes), 1);
+  int64_t blocks = divide_up(std::max(s->blocks, divide_up(s->tiles, block)), threads) * threads;
+  if (threads > 1 && s->tiles < 2 * threads) return false;
+  s->blocks = std::min(s->tiles, blocks);
+  s->groups = 1;
   return true;
 }
 
@@ -103,21 +107,29 @@ void run(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
   int64_t bytes = panel_bytes(tile, d), x_bytes = size_of(d.x), y_bytes = size_of(d.y);
   auto first_row = [&](int64_t t) { return a.m * t / s.tiles; };
   bool by_rows = a.finish != nullptr && split_by_rows(tile, d.n * y_bytes, threads_of(launch), &s);
-  int64_t slab_bytes = s.block * tile_bytes + 64, result_bytes = by_rows ? s.block * tile.rows * d.n * y_bytes + 64 : 0;
-  parallel(launch, s.blocks() * s.groups(), 1, [&](int64_t begin, int64_t end) {
+  int64_t slab_bytes = s.most_tiles() * tile_bytes + 64,
+          result_bytes = by_rows ? s.most_tiles() * tile.rows * d.n * y_bytes + 64 : 0;
+  parallel(launch, s.blocks * s.groups, 1, [&](int64_t begin, int64_t end) {
     unsigned char* slabs = thread_memory(slab_bytes + result_bytes, Use::gemm);
     GemmArgs here = a;
     for (int64_t item = begin; item < end; ++item) {
-      int64_t first = item % s.blocks() * s.block, last = std::min(s.tiles, first + s.block);
-      int64_t panel = item / s.blocks() * s.group, panel_end = std::min(s.panels, panel + s.group);
+      int64_t block = item % s.blocks, group = item / s.blocks;
+      int64_t first = s.first_tile(block), last = s.first_tile(block + 1);
+      int64_t panel = s.first_panel(group), panel_end = s.first_panel(group + 1);
       if (by_rows) here.y = slabs + slab_bytes - first_row(first) * a.ldy * y_bytes;
       for (int64_t t = first; t < last; ++t)
         tile.copy(d, static_cast<const unsigned char*>(a.x) + first_row(t) * a.ldx * x_bytes, a.ldx,
                   static_cast<int>(first_row(t + 1) - first_row(t)), slabs + (t - first) * tile_bytes);
-      for (; panel < panel_end; ++panel)
-        for (int64_t t = first; t < last; ++t)
-          tile.run(d, here, slabs + (t - first) * tile_bytes, a.packed + panel * bytes, first_row(t),
-                   static_cast<int>(first_row(t + 1) - first_row(t)), panel * tile.columns);
+      for (; panel < panel_end; ++panel) {
+        const unsigned char* here_packed = a.packed + panel * bytes;
+        for (int64_t t = first; t < last; ++t) {
+          int64_t seen = (t - first) * steps_of(tile, d) * 64;
+          bool more = panel + 1 < panel_end && seen < bytes;
+          tile.run(d, here, slabs + (t - first) * tile_bytes, here_packed, first_row(t),
+                   static_cast<int>(first_row(t + 1) - first_row(t)), panel * tile.columns,
+                   more ? here_packed + bytes + seen : nullptr);
+        }
+      }
       if (by_rows) a.finish(a.finish_context, first_row(first), first_row(last) - first_row(first), slabs + slab_bytes);
     }
   });

@@ -45,14 +45,14 @@ inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const G
 // A panel of 8-bit weights starts with one compensation a column.
 template <class Dot>
 void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
-             int rows, int64_t column) {
+             int rows, int64_t column, const unsigned char* ahead) {
   constexpr int C = Dot::kVectors * 16;
   alignas(64) int32_t c[Dot::kRows * C], init[C];
   memcpy(init, panel, sizeof(init));
   if (d.column_offset)
     for (int j = 0; j < C && column + j < d.n; ++j) init[j] -= a.column_offset[column + j];
   int64_t steps = steps_of<Dot>(d.k);
-  accumulate_rows<Dot>(rows, slabs, steps, panel + C * 4, init, c);
+  accumulate_rows<Dot>(rows, slabs, steps, panel + C * 4, init, c, Ahead{ahead});
   int64_t left = d.n - column;
   by_lanes(left < C ? left : C,
            [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });
@@ -60,10 +60,10 @@ void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
 
 template <class Dot>
 void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
-             int rows, int64_t column) {
+             int rows, int64_t column, const unsigned char* ahead) {
   constexpr int C = Dot::kVectors * 16;
   alignas(64) int32_t c[Dot::kRows * C];
-  accumulate_rows<Dot>(rows, slabs, d.k, panel, nullptr, c);
+  accumulate_rows<Dot>(rows, slabs, d.k, panel, nullptr, c, Ahead{ahead});
   int64_t left = d.n - column;
   by_lanes(left < C ? left : C,
            [&](int64_t j, auto lanes) { finish_f32(d, a, c + j, C, row, rows, column + j, lanes); });

@@ -51,9 +51,10 @@ struct GemmTile {
   bool offset_x;      ///< s8 x is stored as u8, + 128; packed weights carry the compensation
   /// Copies `rows` rows of k values into slabs, padded with zeros to whole groups.
   void (*copy)(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned char* slabs);
-  /// y[row .. row+rows, column .. column+columns) from slabs and one panel.
+  /// y[row .. row+rows, column .. column+columns) from slabs and one panel. `ahead` (or null): lines to prefetch, one a
+  /// step.
   void (*run)(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
-              int rows, int64_t column);
+              int rows, int64_t column, const unsigned char* ahead);
 };
 
 /// Attention of one head of one row of the batch.

@@ -15,9 +15,18 @@ namespace {
 
 constexpr int64_t kChunkSteps = cpu::kChunk / 4;
 
+/// Lines that the next tiles read, brought to the second-level cache on the way: one a step. A panel comes from the
+/// third-level cache or from memory, and the processor's own prefetchers stop at every page of it.
+struct Ahead {
+  const unsigned char* line = nullptr;
+};
+
 /// c[r][column] as 4-byte values, `kVectors` * 16 a row. `init` (or null for 0): one value a column.
 template <class Dot, int R>
-void accumulate(const unsigned char* slabs, int64_t steps, const unsigned char* w, const int32_t* init, int32_t* c) {
+void accumulate(const unsigned char* slabs, int64_t steps, const unsigned char* w, const int32_t* init, int32_t* c,
+                Ahead ahead = {}) {
+  const unsigned char* line = ahead.line != nullptr ? ahead.line : slabs;
+  int64_t stride = ahead.line != nullptr ? 64 : 0;
   constexpr int V = Dot::kVectors;
   typename Dot::Acc acc[R][V];
 #pragma GCC unroll 16
@@ -28,6 +37,8 @@ void accumulate(const unsigned char* slabs, int64_t steps, const unsigned char* 
     const unsigned char* x = slabs;
     const unsigned char* end = slabs + 4 * (steps < kChunkSteps ? steps : kChunkSteps);
     for (; x != end; x += 4, w += V * 16 * Dot::kWeightBytes) {
+      _mm_prefetch((const char*)line, _MM_HINT_T1);
+      line += stride;
       typename Dot::Acc columns[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) columns[v] = Dot::weights(w + v * 16 * Dot::kWeightBytes);
@@ -48,9 +59,9 @@ void accumulate(const unsigned char* slabs, int64_t steps, const unsigned char* 
 /// The same for a number of rows known at run time, 1..R.
 template <class Dot, int R = Dot::kRows>
 void accumulate_rows(int rows, const unsigned char* slabs, int64_t steps, const unsigned char* w, const int32_t* init,
-                     int32_t* c) {
-  if (rows == R) accumulate<Dot, R>(slabs, steps, w, init, c);
-  else if constexpr (R > 1) accumulate_rows<Dot, R - 1>(rows, slabs, steps, w, init, c);
+                     int32_t* c, Ahead ahead = {}) {
+  if (rows == R) accumulate<Dot, R>(slabs, steps, w, init, c, ahead);
+  else if constexpr (R > 1) accumulate_rows<Dot, R - 1>(rows, slabs, steps, w, init, c, ahead);
 }
 
 /// Calls fn(byte offset in the row's slabs, first value, values) for each chunk of a row of k values of `bytes` bytes.

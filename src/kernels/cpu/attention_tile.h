@@ -94,11 +94,69 @@ void pack_values(const void* const* row, int64_t head_dim, unsigned char* v, int
   });
 }
 
+#ifdef __AVX512VNNI__
+// Sixteen keys into as many columns of a panel, by transposing blocks of 4 bytes; null keys are zeros.
+inline void pack_sixteen_keys(const void* const* key, int64_t head_dim, unsigned char* panel, int64_t columns,
+                              int64_t column) {
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t c = 0; c < head_dim; c += 64) {
+    __mmask64 bytes = head_dim - c >= 64 ? ~(uint64_t)0 : ~(uint64_t)0 >> (64 - (head_dim - c));
+    __m512i x[16], y[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i)
+      x[i] = key[i] == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi8(bytes, (const int8_t*)key[i] + c);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+      y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+        x[i + 2 * h] = _mm512_unpacklo_epi64(y[i + h], y[i + 2 + h]);
+        x[i + 2 * h + 1] = _mm512_unpackhi_epi64(y[i + h], y[i + 2 + h]);
+      }
+      // x[4 q + s]: step 4 l + s of keys 4 q .. 4 q + 3 in its 128-bit lane l.
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; ++s) {
+      __m512i low01 = _mm512_shuffle_i32x4(x[s], x[4 + s], 0x88), odd01 = _mm512_shuffle_i32x4(x[s], x[4 + s], 0xdd);
+      __m512i low23 = _mm512_shuffle_i32x4(x[8 + s], x[12 + s], 0x88);
+      __m512i odd23 = _mm512_shuffle_i32x4(x[8 + s], x[12 + s], 0xdd);
+      y[s] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+      y[8 + s] = _mm512_shuffle_i32x4(low01, low23, 0xdd);
+      y[4 + s] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+      y[12 + s] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
+    }
+    int64_t steps = head_dim - c >= 64 ? 16 : (head_dim - c + 3) / 4;
+    unsigned char* to = panel + columns * 4 + (c / 4 * columns + column) * 4;
+    for (int64_t s = 0; s < steps; ++s) {
+      sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), y[s]);
+      _mm512_storeu_si512(to + s * columns * 4, y[s]);
+    }
+  }
+  _mm512_storeu_si512(panel + column * 4, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-128)));
+}
+#endif
+
 // All keys and values of the head. key(j) and value(j) give a row of head_dim values; value's result lives until kGroup
 // calls later.
 template <class Dot, class Key>
 void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key key) {
   constexpr int64_t C = Dot::kVectors * 16;
+#ifdef __AVX512VNNI__
+  if constexpr (Dot::kGroup == 4) {
+    for (int64_t j = 0; j < at.padded; j += 16) {
+      const void* keys[16];
+      for (int64_t i = 0; i < 16; ++i) keys[i] = j + i < length ? key(j + i) : nullptr;
+      unsigned char* panel = at.k + j / C * at.k_panel;
+      int64_t whole = (head_dim + 3) / 4;
+      for (int64_t s = whole; s < at.k_steps; ++s) memset(panel + C * 4 + (s * C + j % C) * 4, 0, 64);
+      pack_sixteen_keys(keys, head_dim, panel, C, j % C);
+    }
+    return;
+  }
+#endif
   // Columns without a key and the rest of the last group must hold zeros.
   if (length % C != 0) memset(at.k + length / C * at.k_panel, 0, (size_t)at.k_panel);
   for (int64_t j = 0; j < length; ++j) {
@@ -125,12 +183,12 @@ void pack_all_values(const HeadBuffers<Dot>& at, int64_t length, int64_t head_di
   }
 }
 
-/// Rows of exp(s - max) in place, and the factor that makes them probabilities.
-inline float softmax_exp(float* s, int64_t n) {
-  F top = set1(s[0]);
-  for (int64_t j = 0; j + int8::kLanes <= n; j += int8::kLanes) top = max(load(s + j, Whole{}), top);
-  float most = fold_max(top);
+/// Rows of exp(s - max) in place, and the factor that makes them probabilities. `tops`: the maxima, by lane, of all
+/// whole groups of sixteen.
+inline float softmax_exp(float* s, int64_t n, const float* tops) {
+  float most = fold_max(load(tops, Whole{}));
   for (int64_t j = n / int8::kLanes * int8::kLanes; j < n; ++j) most = s[j] > most ? s[j] : most;
+  if (s[0] != s[0]) most = s[0];  // a maximum begun with NaN stays NaN
   F m = set1(most), sum = zero();
   by_lanes(n, [&](int64_t j, auto lanes) {
     F e = keep(exp_negative(sub(load(s + j, Whole{}), m)), lanes);
@@ -140,12 +198,14 @@ inline float softmax_exp(float* s, int64_t n) {
   return 1.0f / fold(sum);
 }
 
-// Scores of a tile of queries: s[r][j] = fma(acc (* q_scale[r]), scale (* k_scale[j]), bias[r][j]).
+// Scores of a tile of queries: s[r][j] = fma(acc (* q_scale[r]), scale (* k_scale[j]), bias[r][j]), and the maxima of
+// each row's whole groups of sixteen, by lane.
 template <class Dot>
 void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float scale, const float* bias,
-                 int64_t bias_stride, const float* q_scale, const float* k_scale) {
+                 int64_t bias_stride, const float* q_scale, const float* k_scale, float* tops) {
   constexpr int64_t C = HeadBuffers<Dot>::kColumns;
   alignas(64) int32_t c[Dot::kRows * C];
+  for (int r = 0; r < rows; ++r) store(tops + r * int8::kLanes, set1(-INFINITY), Whole{});
   for (int64_t j = 0; j < length; j += C) {
     const unsigned char* panel = at.k + j / C * at.k_panel;
     const int32_t* init = Dot::kGroup == 1 ? nullptr : (const int32_t*)panel;
@@ -160,7 +220,12 @@ void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float sca
         else acc = to_float(load(c + r * C + l, Whole{}));
         if (q_scale != nullptr) acc = mul(acc, set1(q_scale[r]));
         F add_to = bias != nullptr ? load(bias + r * bias_stride + j + l, lanes) : zero();
-        store(at.scores + r * at.padded + j + l, fma(acc, scales, add_to), Whole{});
+        F score = fma(acc, scales, add_to);
+        store(at.scores + r * at.padded + j + l, score, Whole{});
+        if constexpr (sizeof(lanes) == sizeof(Whole)) {
+          float* top = tops + r * int8::kLanes;
+          store(top, max(score, load(top, Whole{})), Whole{});
+        }
       }
     });
   }
@@ -172,8 +237,20 @@ void store_probabilities(const AttentionArgs& a, const float* s, float inverse, 
                          unsigned char* slabs) {
   F factor = set1(inverse), inv_scale = set1(a.p_inv_scale);
   Limits limits(0, a.p_lo, a.p_hi);
+  const bool packs = Dot::kGroup == 4 && packs_whole_range(0, a.p_lo, a.p_hi, true);
   by_chunks(length, rows, 4 / Dot::kGroup, [&](int64_t at, int64_t first, int64_t values) {
-    for (int64_t j = 0; j < values; j += int8::kLanes) {
+    int64_t j = 0;
+    if (packs) {
+      constexpr int64_t kValues = kPackVectors * int8::kLanes;
+      for (; j + kValues <= values; j += kValues) {
+        I q[kPackVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kPackVectors; ++v)
+          q[v] = quantize_to_pack(mul(load(s + first + j + v * int8::kLanes, Whole{}), factor), inv_scale, limits.hi);
+        store(slabs + at + j, pack_8<true>(q));
+      }
+    }
+    for (; j < values; j += int8::kLanes) {
       F p = mul(load(s + first + j, Whole{}), factor);
       unsigned char* to = slabs + at + j * (4 / Dot::kGroup);
       if constexpr (Dot::kGroup == 1) {
@@ -183,9 +260,7 @@ void store_probabilities(const AttentionArgs& a, const float* s, float inverse, 
         if constexpr (Dot::kGroup == 4) {
           store_8(to, q, Whole{});
         } else {
-          unsigned char bytes[16];
-          store_8(bytes, q, Whole{});
-          _mm256_storeu_si256((__m256i*)to, _mm256_cvtepu8_epi16(load_bytes(bytes, Whole{})));
+          store_16(to, q);
         }
       }
     }
@@ -285,6 +360,7 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
     return to;
   });
   int64_t queries = work.query_end - work.query_begin, tiles = (queries + Dot::kRows - 1) / Dot::kRows;
+  alignas(64) float tops[Dot::kRows * int8::kLanes];
   for (int64_t t = 0; t < tiles; ++t) {
     int64_t begin = work.query_begin + queries * t / tiles, end = work.query_begin + queries * (t + 1) / tiles;
     int rows = (int)(end - begin);
@@ -292,10 +368,11 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
     const float* bias = d.bias ? a.bias + work.head * a.bias_head_stride + begin * a.bias_query_stride : nullptr;
     tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_query_stride,
                      d.dynamic ? work.q_scale + work.query_first + begin : nullptr,
-                     d.dynamic ? work.k_scale + work.first : nullptr);
+                     d.dynamic ? work.k_scale + work.first : nullptr, tops);
     for (int r = 0; r < rows; ++r) {
       float* s = at.scores + r * at.padded;
-      store_probabilities<Dot>(a, s, softmax_exp(s, length), length, rows, at.p_slabs + r * cpu::kStride);
+      store_probabilities<Dot>(a, s, softmax_exp(s, length, tops + r * int8::kLanes), length, rows,
+                               at.p_slabs + r * cpu::kStride);
     }
     tile_context<Dot>(d, a, at, work.query_first + begin, rows, column);
   }

@@ -16,12 +16,13 @@ void scores_of_head(const ScoresDesc& d, const ScoresArgs& a, int64_t first, int
   HeadBuffers<Dot> at(length, head_dim, scratch);
   auto row = [&](const float* x, int64_t i) { return x + (first + i) * width + head * head_dim; };
   pack_keys<Dot>(at, length, head_dim, [&](int64_t j) -> const void* { return row(a.b, j); });
+  alignas(64) float tops[Dot::kRows * int8::kLanes];
   for (int64_t begin = 0; begin < length; begin += Dot::kRows) {
     int rows = (int)(length - begin < Dot::kRows ? length - begin : Dot::kRows);
     for (int r = 0; r < rows; ++r)
       copy_row<Dot>((const unsigned char*)row(a.a, begin + r), head_dim, true, rows, at.q_slabs + r * cpu::kStride);
     const float* bias = d.bias ? a.bias + head * a.bias_head_stride + begin * a.bias_query_stride : nullptr;
-    tile_scores<Dot>(at, length, rows, a.scale, bias, a.bias_query_stride, nullptr, nullptr);
+    tile_scores<Dot>(at, length, rows, a.scale, bias, a.bias_query_stride, nullptr, nullptr, tops);
     for (int r = 0; r < rows; ++r) memcpy(line + (begin + r) * length, at.scores + r * at.padded, (size_t)length * 4);
   }
 }

@@ -136,6 +136,34 @@ inline void store_8(void* p, I x, Part n) {
   for (int i = 0; i < n.n; ++i) ((unsigned char*)p)[i] = bytes[i];
 }
 
+/// How many vectors `pack_8` takes, and what it gives: their bytes one vector after the other. Values beyond s8 (u8
+/// when `is_unsigned`, where they must not exceed 32767) saturate.
+constexpr int kPackVectors = 2;
+typedef __m256i Packed;
+template <bool is_unsigned>
+inline Packed pack_8(const I* x) {
+  __m256i low = _mm256_packs_epi32(x[0].a, x[0].b), high = _mm256_packs_epi32(x[1].a, x[1].b);
+  __m256i bytes = is_unsigned ? _mm256_packus_epi16(low, high) : _mm256_packs_epi16(low, high);
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+inline void store(void* p, Packed x) { _mm256_storeu_si256((__m256i*)p, x); }
+/// Low halves of the lanes, which fit.
+inline void store_16(void* p, I x) {
+  _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8));
+}
+
+/// Bytes [0, n) xor flip; what is written ends at a multiple of 64.
+inline void copy_flipped(unsigned char* to, const unsigned char* from, int64_t n, char flip) {
+  const __m256i mask = _mm256_set1_epi8(flip);
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32)
+    _mm256_storeu_si256((__m256i*)(to + i), _mm256_xor_si256(_mm256_loadu_si256((const __m256i*)(from + i)), mask));
+  if (i == n) return;
+  unsigned char rest[32] = {};
+  memcpy(rest, from + i, (size_t)(n - i));
+  _mm256_storeu_si256((__m256i*)(to + i), _mm256_xor_si256(_mm256_loadu_si256((const __m256i*)rest), mask));
+}
+
 template <class N>
 inline F load_f16(const void* p, N n) {
   __m256i halves = load_halves(p, n);

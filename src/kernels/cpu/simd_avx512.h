@@ -77,6 +77,32 @@ inline I load_u8(const void* p, N n) {
 inline void store_8(void* p, I x, Whole) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
 inline void store_8(void* p, I x, Part n) { _mm_mask_storeu_epi8(p, n.mask(), _mm512_cvtepi32_epi8(x)); }
 
+/// How many vectors `pack_8` takes, and what it gives: their bytes one vector after the other. Values beyond s8 (u8
+/// when `is_unsigned`, where they must not exceed 32767) saturate.
+constexpr int kPackVectors = 4;
+typedef __m512i Packed;
+template <bool is_unsigned>
+inline Packed pack_8(const I* x) {
+  __m512i low = _mm512_packs_epi32(x[0], x[1]), high = _mm512_packs_epi32(x[2], x[3]);
+  __m512i bytes = is_unsigned ? _mm512_packus_epi16(low, high) : _mm512_packs_epi16(low, high);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes);
+}
+inline void store(void* p, Packed x) { _mm512_storeu_si512(p, x); }
+/// Low halves of the lanes, which fit.
+inline void store_16(void* p, I x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(x)); }
+
+/// Bytes [0, n) xor flip; what is written ends at a multiple of 64.
+inline void copy_flipped(unsigned char* to, const unsigned char* from, int64_t n, char flip) {
+  const __m512i mask = _mm512_set1_epi8(flip);
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) _mm512_storeu_si512(to + i, _mm512_xor_si512(_mm512_loadu_si512(from + i), mask));
+  if (i < n) {
+    __m512i rest = _mm512_maskz_loadu_epi8(~(uint64_t)0 >> (64 - (n - i)), from + i);
+    _mm512_storeu_si512(to + i, _mm512_xor_si512(rest, mask));
+  }
+}
+
 template <class N>
 inline F load_f16(const void* p, N n) {
   return _mm512_cvtph_ps(load_halves(p, n));

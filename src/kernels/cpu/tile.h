@@ -94,11 +94,8 @@ void copy_row(const unsigned char* x, int64_t k, bool is_signed, int rows, unsig
       });
     });
   } else {
-    const __m128i flip = _mm_set1_epi8(is_signed ? (char)0x80 : 0);
     by_chunks(k, rows, 1, [&](int64_t at, int64_t c, int64_t values) {
-      by_lanes(values, [&](int64_t i, auto lanes) {
-        _mm_storeu_si128((__m128i*)(slabs + at + i), _mm_xor_si128(load_bytes(x + c + i, lanes), flip));
-      });
+      copy_flipped(slabs + at, x + c, values, is_signed ? (char)0x80 : 0);
     });
   }
 }

@@ -90,6 +90,13 @@ inline I quantize(F x, F inv_scale, const Limits& limits) {
   return add_int(to_int(min(max(mul(x, inv_scale), limits.lo), limits.hi)), limits.zero_point);
 }
 
+/// The same for `pack_8`, which saturates at the type's lower end, where the zero point is 0 and the range is the
+/// type's. NaN becomes the lowest integer and so `lo`.
+inline bool packs_whole_range(int32_t zero_point, int32_t lo, int32_t hi, bool is_unsigned) {
+  return zero_point == 0 && (is_unsigned ? lo == 0 && hi == 255 : lo == -128 && hi == 127);
+}
+inline I quantize_to_pack(F x, F inv_scale, F hi) { return to_int(min(hi, mul(x, inv_scale))); }
+
 /// Stores values of any element type. It holds what is the same for many stores: bytes written could alias the
 /// arguments, so the compiler would read those again for each.
 struct Output {

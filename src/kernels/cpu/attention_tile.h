@@ -172,7 +172,7 @@ void pack_keys(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Key
 template <class Dot, class Value>
 void pack_all_values(const HeadBuffers<Dot>& at, int64_t length, int64_t head_dim, Value value) {
   constexpr int64_t C = Dot::kVectors * 16;
-  if (head_dim % C != 0) memset(at.v + head_dim / C * at.v_panel, 0, (size_t)at.v_panel);
+  if (head_dim % C != 0 && at.v_panel > 0) memset(at.v + head_dim / C * at.v_panel, 0, (size_t)at.v_panel);
   for (int64_t step = 0; step < at.v_steps; ++step) {
     const void* rows[Dot::kGroup];
     for (int t = 0; t < Dot::kGroup; ++t) {
@@ -206,28 +206,45 @@ void tile_scores(const HeadBuffers<Dot>& at, int64_t length, int rows, float sca
   constexpr int64_t C = HeadBuffers<Dot>::kColumns;
   alignas(64) int32_t c[Dot::kRows * C];
   for (int r = 0; r < rows; ++r) store(tops + r * int8::kLanes, set1(-INFINITY), Whole{});
+  F scales[Dot::kVectors];
+  auto score = [&](int r, int v, int64_t j, auto lanes) __attribute__((always_inline)) {
+    F acc;
+    if constexpr (Dot::kGroup == 1) acc = load((const float*)c + r * C + v * 16, Whole{});
+    else acc = to_float(load(c + r * C + v * 16, Whole{}));
+    if (q_scale != nullptr) acc = mul(acc, set1(q_scale[r]));
+    F add_to = bias != nullptr ? load(bias + r * bias_stride + j + v * 16, lanes) : zero();
+    F s = fma(acc, scales[v], add_to);
+    store(at.scores + r * at.padded + j + v * 16, s, Whole{});
+    return s;
+  };
   for (int64_t j = 0; j < length; j += C) {
     const unsigned char* panel = at.k + j / C * at.k_panel;
     const int32_t* init = Dot::kGroup == 1 ? nullptr : (const int32_t*)panel;
     accumulate_rows<Dot>(rows, at.q_slabs, at.k_steps, panel + C * 4, init, c);
-    int64_t left = length - j;
-    by_lanes(left < C ? left : C, [&](int64_t l, auto lanes) {
-      F scales = set1(scale);
-      if (k_scale != nullptr) scales = mul(load(k_scale + j + l, lanes), scales);
+    int whole = (int)(length - j < C ? (length - j) / 16 : Dot::kVectors);
+    for (int v = 0; v < whole; ++v) {
+      scales[v] = set1(scale);
+      if (k_scale != nullptr) scales[v] = mul(load(k_scale + j + v * 16, Whole{}), scales[v]);
+    }
+    auto scale_rows = [&](int vectors) __attribute__((always_inline)) {
       for (int r = 0; r < rows; ++r) {
-        F acc;
-        if constexpr (Dot::kGroup == 1) acc = load((const float*)c + r * C + l, Whole{});
-        else acc = to_float(load(c + r * C + l, Whole{}));
-        if (q_scale != nullptr) acc = mul(acc, set1(q_scale[r]));
-        F add_to = bias != nullptr ? load(bias + r * bias_stride + j + l, lanes) : zero();
-        F score = fma(acc, scales, add_to);
-        store(at.scores + r * at.padded + j + l, score, Whole{});
-        if constexpr (sizeof(lanes) == sizeof(Whole)) {
-          float* top = tops + r * int8::kLanes;
-          store(top, max(score, load(top, Whole{})), Whole{});
-        }
+        F top = load(tops + r * int8::kLanes, Whole{});
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) top = max(score(r, v, j, Whole{}), top);
+        store(tops + r * int8::kLanes, top, Whole{});
       }
-    });
+    };
+    if (whole == Dot::kVectors) {
+      scale_rows(Dot::kVectors);
+      continue;
+    }
+    scale_rows(whole);
+    int left = (int)(length - j) - whole * 16;
+    if (left == 0) continue;
+    Part lanes{left};
+    scales[whole] = set1(scale);
+    if (k_scale != nullptr) scales[whole] = mul(load(k_scale + j + whole * 16, lanes), scales[whole]);
+    for (int r = 0; r < rows; ++r) score(r, whole, j, lanes);
   }
 }
 
@@ -369,11 +386,11 @@ void attention_head(const AttentionDesc& d, const AttentionArgs& a, const cpu::H
     tile_scores<Dot>(at, length, rows, a.score_scale[work.head], bias, a.bias_query_stride,
                      d.dynamic ? work.q_scale + work.query_first + begin : nullptr,
                      d.dynamic ? work.k_scale + work.first : nullptr, tops);
-    for (int r = 0; r < rows; ++r) {
-      float* s = at.scores + r * at.padded;
-      store_probabilities<Dot>(a, s, softmax_exp(s, length, tops + r * int8::kLanes), length, rows,
-                               at.p_slabs + r * cpu::kStride);
-    }
+    // Two loops: a row's sum is a chain of additions, which the next row's exponentials hide.
+    float inverse[Dot::kRows];
+    for (int r = 0; r < rows; ++r) inverse[r] = softmax_exp(at.scores + r * at.padded, length, tops + r * int8::kLanes);
+    for (int r = 0; r < rows; ++r)
+      store_probabilities<Dot>(a, at.scores + r * at.padded, inverse[r], length, rows, at.p_slabs + r * cpu::kStride);
     tile_context<Dot>(d, a, at, work.query_first + begin, rows, column);
   }
 }

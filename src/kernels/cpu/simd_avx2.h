@@ -147,6 +147,8 @@ inline Packed pack_8(const I* x) {
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 inline void store(void* p, Packed x) { _mm256_storeu_si256((__m256i*)p, x); }
+inline void store_low(void* p, Packed x) { _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(x)); }
+inline void store_high(void* p, Packed x) { _mm_storeu_si128((__m128i*)p, _mm256_extracti128_si256(x, 1)); }
 /// Low halves of the lanes, which fit.
 inline void store_16(void* p, I x) {
   _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8));

@@ -89,6 +89,8 @@ inline Packed pack_8(const I* x) {
   return _mm512_permutexvar_epi32(order, bytes);
 }
 inline void store(void* p, Packed x) { _mm512_storeu_si512(p, x); }
+inline void store_low(void* p, Packed x) { _mm256_storeu_si256((__m256i*)p, _mm512_castsi512_si256(x)); }
+inline void store_high(void* p, Packed x) { _mm256_storeu_si256((__m256i*)p, _mm512_extracti64x4_epi64(x, 1)); }
 /// Low halves of the lanes, which fit.
 inline void store_16(void* p, I x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(x)); }
 

@@ -1,4 +1,6 @@
 // GEMM rows against the reference: shapes around the tiles, types, epilogues, extremes.
+#include <limits>
+
 #include "kernels/harness.h"
 
 namespace octet::kernels {
@@ -96,6 +98,31 @@ TEST(Gemm, FloatShapesAgreeWithTheReference) {
       ++seed;
       if (HasFatalFailure()) return;
     }
+}
+
+// Zero point 0 and all of s8: the range that most plans have, and one that rows may store by saturation.
+TEST(Gemm, WholeRangeEqualsTheReference) {
+  uint32_t seed = 400;
+  for (Shape s : {Shape{1, 32, 64}, Shape{5, 33, 64}, Shape{14, 64, 40}, Shape{29, 130, 96}})
+    for (Activation activation : {Activation::none, Activation::gelu_erf, Activation::gelu_tanh})
+      for (bool row_scale : {false, true}) {
+        Problem problem({.n = s.n, .k = s.k, .x = DType::s8, .w = DType::s8, .y = DType::s8, .activation = activation},
+                        s.m, seed, seed % 2 == 0);
+        problem.d.row_scale = row_scale;
+        ++seed;
+        problem.requant.zero_point = 0;
+        problem.requant.lo = -128;
+        // Beyond the range on both sides, and no numbers.
+        float* bias = problem.bias.as<float>();
+        for (int64_t j = 0; j < s.n; ++j)
+          if (j % 7 == 3) bias[j] = j % 2 == 0 ? 1e6f : -1e6f;
+        bias[0] = std::numeric_limits<float>::quiet_NaN();
+        bias[1] = std::numeric_limits<float>::infinity();
+        bias[2] = 1e20f;
+        if (activation == Activation::none) bias[4] = -std::numeric_limits<float>::infinity();
+        problem.check();
+        if (HasFatalFailure()) return;
+      }
 }
 
 TEST(Gemm, EpiloguesEqualTheReference) {

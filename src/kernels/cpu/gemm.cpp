@@ -2,10 +2,13 @@
 // 8-bit.
 //
 // Packed weights: panels of `columns` rows of w, each [step][columns][4 s8 | 2 s8 | 1 f32], zeros where n or k end;
-// a panel of 8-bit weights starts with [columns] s32: -128 * sum_k w where s8 x is stored as u8 + 128, else 0. k is not
-// blocked: a tile keeps its accumulators in registers over all of k, so a row's result depends on nothing but its own
-// values. Work is split into blocks of tiles x groups of panels; a block copies its rows of x once (cpu/isa.h, slabs).
+// a panel of 8-bit weights starts with [columns] s32: -128 * sum_k w where s8 x is stored as u8 + 128, else 0, and on
+// AVX2 ends in what weights shed (ExcessHeader). k is not blocked: a tile keeps its accumulators in registers over all
+// of k, so a row's result depends on nothing but its own values. Work is split into blocks of tiles x groups of panels;
+// a block copies its rows of x once (cpu/isa.h, slabs).
+#include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cpu/split.h"
 
@@ -17,8 +20,14 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t steps_of(const GemmTile& tile, const GemmDesc& d) {
   return divide_up(divide_up(d.k, tile.group), tile.step_multiple) * tile.step_multiple;
 }
-int64_t panel_bytes(const GemmTile& tile, const GemmDesc& d) {
+int64_t excess_offset(const GemmTile& tile, const GemmDesc& d) {
   return (steps_of(tile, d) * tile.weight_bytes + (d.w == DType::s8 ? 4 : 0)) * tile.columns;
+}
+int64_t excess_bytes(int64_t steps) {
+  return static_cast<int64_t>(sizeof(ExcessHeader)) + divide_up(excess_entries(steps) * 4, 64) * 64;
+}
+int64_t panel_bytes(const GemmTile& tile, const GemmDesc& d) {
+  return excess_offset(tile, d) + (tile.correct != nullptr ? excess_bytes(steps_of(tile, d)) : 0);
 }
 
 template <const GemmTile& tile>
@@ -26,8 +35,85 @@ int64_t packed_bytes(const GemmDesc& d) noexcept {
   return divide_up(d.n, tile.columns) * panel_bytes(tile, d);
 }
 
+// Makes |weights| of one sign among values[index[0 .. n)] add up to kMostInSum at most; what they lose goes to `shed`.
+template <typename Shed>
+void shed_excess(int8_t* values, const int64_t* index, int n, int sign, Shed shed) {
+  int sum = 0;
+  for (int i = 0; i < n; ++i) sum += std::max(0, sign * values[index[i]]);
+  while (sum > kMostInSum) {
+    int64_t most = index[0];
+    for (int i = 1; i < n; ++i)
+      if (sign * values[index[i]] > sign * values[most]) most = index[i];
+    int excess = std::min(sum - kMostInSum, sign * values[most]);
+    values[most] = static_cast<int8_t>(values[most] - sign * excess);
+    sum -= excess;
+    shed(most, sign * excess);
+  }
+}
+
+// One column so that quads (or pairs) fit; what it shed, in parts. False where `room` entries are too few.
+bool shed_column(int8_t* values, int64_t padded, bool quads, Excess* out, int64_t room, int64_t* count) {
+  int64_t used = 0, head = 0;
+  int in_part = 256;  // so that the first entry begins a part
+  bool fits = true;
+  auto shed = [&](int64_t k, int weight) {
+    if (in_part + std::abs(weight) > 255) {
+      if (used + 2 > room) fits = false;
+      if (!fits) return;
+      head = used++;
+      out[head] = {0, 0};
+      in_part = 0;
+    }
+    if (used + 1 > room) fits = false;
+    if (!fits) return;
+    out[used++] = {static_cast<uint16_t>(k), static_cast<int16_t>(weight)};
+    ++out[head].k;
+    in_part += std::abs(weight);
+  };
+  for (int64_t k = 0; k < padded && fits; k += quads ? 8 : 4)
+    for (int64_t half = k; half < k + 4; half += 2) {
+      const int64_t index[4] = {half, half + 1, half + 4, half + 5};
+      for (int sign : {1, -1}) shed_excess(values, index, quads ? 4 : 2, sign, shed);
+    }
+  *count = used;
+  return fits;
+}
+
+// The panel's weights with what they shed behind them; `w`: [columns][k].
+void pack_excess(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int64_t columns, unsigned char* panel) {
+  int64_t steps = steps_of(tile, d), padded = steps * 4;
+  auto* header = reinterpret_cast<ExcessHeader*>(panel + excess_offset(tile, d));
+  auto* entries = reinterpret_cast<Excess*>(header + 1);
+  std::vector<int8_t> values(static_cast<size_t>(padded));
+  for (int32_t mode : {ExcessHeader::quads, ExcessHeader::pairs, ExcessHeader::none}) {
+    int64_t used = 0;
+    bool fits = true;
+    header->mode = mode;
+    for (int64_t j = 0; j < tile.columns && fits; ++j) {
+      header->begin[j] = static_cast<int32_t>(used);
+      if (j >= columns) continue;
+      std::memcpy(values.data(), w + j * d.k, static_cast<size_t>(d.k));
+      int64_t count = 0;
+      if (mode != ExcessHeader::none)
+        fits = shed_column(values.data(), padded, mode == ExcessHeader::quads, entries + used,
+                           excess_entries(steps) - used, &count);
+      used += count;
+      int32_t kept = 0, whole = 0;
+      for (int64_t k = 0; k < d.k; ++k) kept += values[static_cast<size_t>(k)], whole += w[j * d.k + k];
+      // `correct` takes u8 x less 128 as well.
+      int32_t compensation = d.x == DType::s8 ? -128 * kept : 128 * (whole - kept);
+      std::memcpy(panel + j * 4, &compensation, 4);
+      for (int64_t s = 0; s < steps; ++s)
+        std::memcpy(panel + tile.columns * 4 + (s * tile.columns + j) * 4, values.data() + s * 4, 4);
+    }
+    header->begin[16] = static_cast<int32_t>(used);
+    if (fits) return;
+  }
+}
+
 void pack_s8_panel(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int64_t columns, unsigned char* panel) {
   std::memset(panel, 0, static_cast<size_t>(panel_bytes(tile, d)));
+  if (tile.correct != nullptr) return pack_excess(tile, d, w, columns, panel);
   unsigned char* to = panel + tile.columns * 4;
   for (int64_t j = 0; j < columns; ++j) {
     const int8_t* row = w + j * d.k;
@@ -122,30 +208,46 @@ void run(const GemmDesc& d, const GemmArgs& a, const Launch& launch) noexcept {
   int64_t bytes = panel_bytes(tile, d), x_bytes = size_of(d.x), y_bytes = size_of(d.y);
   auto first_row = [&](int64_t t) { return a.m * t / s.tiles; };
   bool by_rows = a.finish != nullptr && split_by_rows(tile, d.n * y_bytes, threads_of(launch), &s);
-  int64_t slab_bytes = s.most_tiles() * tile_bytes + 64,
-          result_bytes = by_rows ? s.most_tiles() * tile.rows * d.n * y_bytes + 64 : 0;
+  int64_t most = s.most_tiles(), slab_bytes = most * tile_bytes + 64,
+          result_bytes = by_rows ? most * tile.rows * d.n * y_bytes + 64 : 0;
+  // Rows of a block transposed, and what a panel's shed weights make of them.
+  int64_t stride = divide_up(most * tile.rows, 16) * 16;
+  int64_t transposed_bytes = tile.correct != nullptr ? stride * d.k + 64 : 0,
+          correction_bytes = tile.correct != nullptr ? stride * tile.columns * 4 : 0;
+  transposed_bytes = divide_up(transposed_bytes, 64) * 64;
+  slab_bytes = divide_up(slab_bytes, 64) * 64;
   parallel(launch, s.blocks * s.groups, 1, [&](int64_t begin, int64_t end) {
-    unsigned char* slabs = thread_memory(slab_bytes + result_bytes, Use::gemm);
+    unsigned char* slabs = thread_memory(slab_bytes + transposed_bytes + correction_bytes + result_bytes, Use::gemm);
+    auto* transposed = reinterpret_cast<signed char*>(slabs + slab_bytes);
+    auto* correction = reinterpret_cast<int32_t*>(slabs + slab_bytes + transposed_bytes);
+    unsigned char* results = slabs + slab_bytes + transposed_bytes + correction_bytes;
     GemmArgs here = a;
     for (int64_t item = begin; item < end; ++item) {
       int64_t block = item % s.blocks, group = item / s.blocks;
-      int64_t first = s.first_tile(block), last = s.end_tile(block);
+      int64_t first = s.first_tile(block), last = s.end_tile(block), row = first_row(first);
       int64_t panel = s.first_panel(group), panel_end = s.first_panel(group + 1);
-      if (by_rows) here.y = slabs + slab_bytes - first_row(first) * a.ldy * y_bytes;
+      if (by_rows) here.y = results - row * a.ldy * y_bytes;
       for (int64_t t = first; t < last; ++t)
         tile.copy(d, static_cast<const unsigned char*>(a.x) + first_row(t) * a.ldx * x_bytes, a.ldx,
                   static_cast<int>(first_row(t + 1) - first_row(t)), slabs + (t - first) * tile_bytes);
+      int rows = static_cast<int>(first_row(last) - row);
+      if (tile.correct != nullptr)
+        tile.transpose(d, static_cast<const unsigned char*>(a.x) + row * a.ldx * x_bytes, a.ldx, rows, transposed);
       for (; panel < panel_end; ++panel) {
-        const unsigned char* here_packed = a.packed + panel * bytes;
+        const unsigned char* packed = a.packed + panel * bytes;
+        bool corrects = tile.correct != nullptr &&
+                        tile.correct(*reinterpret_cast<const ExcessHeader*>(packed + excess_offset(tile, d)),
+                                     transposed, divide_up(rows, 16) * 16, correction);
         for (int64_t t = first; t < last; ++t) {
           int64_t seen = (t - first) * steps_of(tile, d) * 64;
           bool more = panel + 1 < panel_end && seen < bytes;
-          tile.run(d, here, slabs + (t - first) * tile_bytes, here_packed, first_row(t),
+          tile.run(d, here, slabs + (t - first) * tile_bytes, packed, first_row(t),
                    static_cast<int>(first_row(t + 1) - first_row(t)), panel * tile.columns,
-                   more ? here_packed + bytes + seen : nullptr);
+                   more ? packed + bytes + seen : nullptr,
+                   corrects ? correction + (first_row(t) - row) * tile.columns : nullptr);
         }
       }
-      if (by_rows) a.finish(a.finish_context, first_row(first), first_row(last) - first_row(first), slabs + slab_bytes);
+      if (by_rows) a.finish(a.finish_context, row, rows, results);
     }
   });
   if (a.finish == nullptr || by_rows) return;

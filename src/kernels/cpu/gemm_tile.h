@@ -70,17 +70,9 @@ inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const G
     out.store(y, activate(activation, add(load((const float*)c, Whole{}), bias)), lanes);
 }
 
-// A panel of 8-bit weights starts with one compensation a column.
 template <class Dot>
-void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
-             int rows, int64_t column, const unsigned char* ahead) {
+void finish_columns(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int64_t row, int rows, int64_t column) {
   constexpr int C = Dot::kVectors * 16;
-  alignas(64) int32_t c[Dot::kRows * C], init[C];
-  memcpy(init, panel, sizeof(init));
-  if (d.column_offset)
-    for (int j = 0; j < C && column + j < d.n; ++j) init[j] -= a.column_offset[column + j];
-  int64_t steps = steps_of<Dot>(d.k);
-  accumulate_rows<Dot>(rows, slabs, steps, panel + C * 4, init, c, Ahead{ahead});
   int64_t left = d.n - column;
   if (left >= C && d.y == DType::s8 && !d.row_scale &&
       packs_whole_range(a.requant.zero_point, a.requant.lo, a.requant.hi, false)) {
@@ -91,9 +83,28 @@ void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
            [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });
 }
 
+// A panel of 8-bit weights starts with one compensation a column.
+template <int C>
+inline void initial_sums(const GemmDesc& d, const GemmArgs& a, const unsigned char* panel, int64_t column,
+                         int32_t* init) {
+  memcpy(init, panel, C * 4);
+  if (d.column_offset)
+    for (int j = 0; j < C && column + j < d.n; ++j) init[j] -= a.column_offset[column + j];
+}
+
+template <class Dot>
+void run_int(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
+             int rows, int64_t column, const unsigned char* ahead, const int32_t*) {
+  constexpr int C = Dot::kVectors * 16;
+  alignas(64) int32_t c[Dot::kRows * C], init[C];
+  initial_sums<C>(d, a, panel, column, init);
+  accumulate_rows<Dot>(rows, slabs, steps_of<Dot>(d.k), panel + C * 4, init, c, Ahead{ahead});
+  finish_columns<Dot>(d, a, c, row, rows, column);
+}
+
 template <class Dot>
 void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
-             int rows, int64_t column, const unsigned char* ahead) {
+             int rows, int64_t column, const unsigned char* ahead, const int32_t*) {
   constexpr int C = Dot::kVectors * 16;
   alignas(64) int32_t c[Dot::kRows * C];
   accumulate_rows<Dot>(rows, slabs, d.k, panel, nullptr, c, Ahead{ahead});
@@ -104,12 +115,12 @@ void run_f32(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, c
 
 template <class Dot>
 constexpr cpu::GemmTile int_tile() {
-  return {Dot::kRows,         Dot::kVectors * 16, Dot::kGroup,    Dot::kWeightBytes,
-          Dot::kStepMultiple, Dot::kGroup == 4,   copy_rows<Dot>, run_int<Dot>};
+  return {Dot::kRows,       Dot::kVectors * 16, Dot::kGroup,  Dot::kWeightBytes, Dot::kStepMultiple,
+          Dot::kGroup == 4, copy_rows<Dot>,     run_int<Dot>, nullptr,           nullptr};
 }
 template <class Dot>
 constexpr cpu::GemmTile f32_tile() {
-  return {Dot::kRows, Dot::kVectors * 16, 1, 4, 1, false, copy_rows<Dot>, run_f32<Dot>};
+  return {Dot::kRows, Dot::kVectors * 16, 1, 4, 1, false, copy_rows<Dot>, run_f32<Dot>, nullptr, nullptr};
 }
 
 }  // namespace

@@ -42,6 +42,25 @@ struct RowOps {
 constexpr int64_t kChunk = 1024;
 constexpr int64_t kStride = kChunk + 64;
 
+/// What weights of a panel of sixteen columns shed so that 16-bit sums of their products with u8 never saturate: behind
+/// the weights, `begin[16]` entries of at most excess_entries(). A column's entries come in parts: one whose k counts
+/// the entries after it, whose |weight| add up to no more than 255, so that with s8 x their sum fits 16 bits too.
+struct Excess {
+  uint16_t k;
+  int16_t weight;
+};
+struct alignas(64) ExcessHeader {
+  enum Mode : int32_t {
+    quads,  ///< four products fit: of k % 4 = 0, 1 (2, 3) in steps 2 s and 2 s + 1
+    pairs,  ///< two products fit
+    none    ///< too many would have to shed: nothing did
+  };
+  int32_t mode;
+  int32_t begin[17];
+};
+constexpr int kMostInSum = 128;  ///< |weights| of one sign that may meet in a 16-bit sum: 255 * 128 < 2^15
+constexpr int64_t excess_entries(int64_t steps) { return steps * 4; }
+
 struct GemmTile {
   int rows;
   int columns;
@@ -52,9 +71,13 @@ struct GemmTile {
   /// Copies `rows` rows of k values into slabs, padded with zeros to whole groups.
   void (*copy)(const GemmDesc& d, const void* x, int64_t ldx, int rows, unsigned char* slabs);
   /// y[row .. row+rows, column .. column+columns) from slabs and one panel. `ahead` (or null): lines to prefetch, one a
-  /// step.
+  /// step. `correction` (or null) is added to the sums, [rows][columns].
   void (*run)(const GemmDesc& d, const GemmArgs& a, const unsigned char* slabs, const unsigned char* panel, int64_t row,
-              int rows, int64_t column, const unsigned char* ahead);
+              int rows, int64_t column, const unsigned char* ahead, const int32_t* correction);
+  /// Null unless panels end in what weights shed. xt[k][stride] = rows of x transposed, stride = rows rounded up to 16.
+  void (*transpose)(const GemmDesc& d, const void* x, int64_t ldx, int rows, signed char* xt);
+  /// y[stride][columns] = that times x; false where nothing was shed.
+  bool (*correct)(const ExcessHeader& excess, const signed char* xt, int64_t stride, int32_t* y);
 };
 
 /// Attention of one head of one row of the batch.

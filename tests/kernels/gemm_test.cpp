@@ -1,5 +1,8 @@
 // GEMM rows against the reference: shapes around the tiles, types, epilogues, extremes.
+#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <random>
 
 #include "kernels/harness.h"
 
@@ -98,6 +101,31 @@ TEST(Gemm, FloatShapesAgreeWithTheReference) {
       ++seed;
       if (HasFatalFailure()) return;
     }
+}
+
+// Rows that add products in 16 bits: weights from those that always fit to those that never do, bell-shaped and not,
+// and x at its ends in the directions of each column.
+TEST(Gemm, ExtremeSumsEqualTheReference) {
+  std::mt19937 random(7);
+  for (double deviation : {10.0, 30.0, 45.0, 60.0, 90.0, 1000.0})
+    for (DType x : {DType::s8, DType::u8})
+      for (Shape s : {Shape{37, 48, 768}, Shape{20, 17, 1030}, Shape{3, 16, 21}}) {
+        SCOPED_TRACE(::testing::Message()
+                     << deviation << " " << name(x) << " m n k " << s.m << " " << s.n << " " << s.k);
+        Problem problem({.n = s.n, .k = s.k, .x = x, .w = DType::s8, .y = DType::f32}, s.m, 900);
+        std::normal_distribution<double> normal(0.0, deviation);
+        int8_t* w = problem.w.as<int8_t>();
+        for (int64_t i = 0; i < s.n * s.k; ++i)
+          w[i] = static_cast<int8_t>(std::clamp(std::round(normal(random)), -128.0, 127.0));
+        for (int64_t r = 0; r < s.m; ++r) {
+          const int8_t* column = w + r / 2 % s.n * s.k;
+          for (int64_t k = 0; k < s.k; ++k)
+            problem.x.as<uint8_t>()[r * problem.ldx + k] =
+                static_cast<uint8_t>((x == DType::s8 ? 0x80 : 0) ^ ((column[k] > 0) == (r % 2 == 0) ? 255 : 0));
+        }
+        problem.check();
+        if (HasFatalFailure()) return;
+      }
 }
 
 // Zero point 0 and all of s8: the range that most plans have, and one that rows may store by saturation.

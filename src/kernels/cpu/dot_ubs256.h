@@ -136,30 +136,49 @@ inline void transpose_eight(const int32_t* from, int32_t* to) {  // 8 x 8, 16 va
   }
 }
 
-/// y[row][16] = what the weights of a panel shed, times x. Sixteen rows at a time, a column after the other.
-inline bool correct(const cpu::ExcessHeader& excess, const signed char* xt, int64_t stride, int32_t* y) {
-  const auto* entries = (const cpu::Excess*)(&excess + 1);
-  if (excess.begin[16] == 0) return false;
-  for (int64_t first = 0; first < stride; first += 16, y += 16 * 16) {
-    alignas(32) int32_t columns[16 * 16];
-    for (int j = 0; j < 16; ++j) {
-      I sum = set1_int(0);
-      const cpu::Excess *at = entries + excess.begin[j], *end = entries + excess.begin[j + 1];
-      while (at != end) {
-        const cpu::Excess* part_end = at + 1 + at->k;  // sums of a part fit 16 bits
-        __m256i part = _mm256_setzero_si256();
-        for (++at; at != part_end; ++at) {
-          __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(xt + at->k * stride + first)));
-          part = _mm256_add_epi16(part, _mm256_mullo_epi16(x, _mm256_set1_epi16(at->weight)));
-        }
-        sum.a = _mm256_add_epi32(sum.a, _mm256_cvtepi16_epi32(_mm256_castsi256_si128(part)));
-        sum.b = _mm256_add_epi32(sum.b, _mm256_cvtepi16_epi32(_mm256_extracti128_si256(part, 1)));
-      }
-      DotPairs::store(columns + j * 16, sum);
+// Groups of sixteen rows of one column's correction, into lines of 16 values.
+template <int kGroups>
+inline void correct_column(const cpu::Excess* at, const cpu::Excess* end, const signed char* xt, int64_t stride,
+                           int32_t* y) {
+  __m256i low[kGroups], high[kGroups];
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) low[g] = high[g] = _mm256_setzero_si256();
+  for (; at != end; ++at) {
+    const signed char *first = xt + at->k[0] * stride, *second = xt + at->k[1] * stride;
+    int32_t pair;
+    memcpy(&pair, at->weight, 4);
+    __m256i weights = _mm256_set1_epi32(pair);
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) {
+      __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(first + g * 16)));
+      __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(second + g * 16)));
+      low[g] = _mm256_add_epi32(low[g], _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weights));
+      high[g] = _mm256_add_epi32(high[g], _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weights));
     }
-    for (int i = 0; i < 2; ++i)
-      for (int j = 0; j < 2; ++j) transpose_eight(columns + i * 8 * 16 + j * 8, y + j * 8 * 16 + i * 8);
   }
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g, y += 256)
+    DotPairs::store(
+        y, {_mm256_permute2x128_si256(low[g], high[g], 0x20), _mm256_permute2x128_si256(low[g], high[g], 0x31)});
+}
+template <int kGroups>
+inline void correct_rows(const cpu::ExcessHeader& excess, const signed char* xt, int64_t stride, int32_t* y) {
+  const auto* entries = (const cpu::Excess*)(&excess + 1);
+  alignas(32) int32_t columns[kGroups * 256];
+  for (int j = 0; j < 16; ++j)
+    correct_column<kGroups>(entries + excess.begin[j], entries + excess.begin[j + 1], xt, stride, columns + j * 16);
+  for (int g = 0; g < kGroups; ++g)
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 2; ++j)
+        transpose_eight(columns + g * 256 + i * 8 * 16 + j * 8, y + g * 256 + j * 8 * 16 + i * 8);
+}
+
+/// y[row][16] = what the weights of a panel shed, times x.
+inline bool correct(const cpu::ExcessHeader& excess, const signed char* xt, int64_t stride, int32_t* y) {
+  if (excess.begin[16] == 0) return false;
+  int64_t first = 0;
+  for (; first + 32 <= stride; first += 32) correct_rows<2>(excess, xt + first, stride, y + first * 16);
+  if (first < stride) correct_rows<1>(excess, xt + first, stride, y + first * 16);
   return true;
 }
 

@@ -24,7 +24,7 @@ int64_t excess_offset(const GemmTile& tile, const GemmDesc& d) {
   return (steps_of(tile, d) * tile.weight_bytes + (d.w == DType::s8 ? 4 : 0)) * tile.columns;
 }
 int64_t excess_bytes(int64_t steps) {
-  return static_cast<int64_t>(sizeof(ExcessHeader)) + divide_up(excess_entries(steps) * 4, 64) * 64;
+  return static_cast<int64_t>(sizeof(ExcessHeader)) + divide_up(most_excess(steps) * 8, 64) * 64;
 }
 int64_t panel_bytes(const GemmTile& tile, const GemmDesc& d) {
   return excess_offset(tile, d) + (tile.correct != nullptr ? excess_bytes(steps_of(tile, d)) : 0);
@@ -51,32 +51,44 @@ void shed_excess(int8_t* values, const int64_t* index, int n, int sign, Shed she
   }
 }
 
-// One column so that quads (or pairs) fit; what it shed, in parts. False where `room` entries are too few.
-bool shed_column(int8_t* values, int64_t padded, bool quads, Excess* out, int64_t room, int64_t* count) {
-  int64_t used = 0, head = 0;
-  int in_part = 256;  // so that the first entry begins a part
-  bool fits = true;
+// Whether among eight values any quad's (or pair's) sum of one sign is above kMostInSum; the masks keep sums apart in
+// 16 bits.
+bool exceeds(const int8_t* eight, bool quads) {
+  uint64_t w, low = 0x00ff00ff00ff00ff;
+  std::memcpy(&w, eight, 8);
+  uint64_t ones = w >> 7 & 0x0101010101010101, negative = ones * 255;
+  uint64_t up = w & ~negative, down = (~w & negative) + ones;
+  up = (up & low) + (up >> 8 & low);
+  down = (down & low) + (down >> 8 & low);
+  if (quads) up = (up + (up >> 32)) & 0xffffffff, down = (down + (down >> 32)) & 0xffffffff;
+  constexpr uint64_t kTest = (0x7fff - kMostInSum) * 0x0001000100010001;
+  return (((up + kTest) | (down + kTest)) & 0x8000800080008000) != 0;
+}
+
+// One column so that quads (or pairs) fit. False where `room` places for what it sheds are too few.
+bool shed_column(int8_t* values, int64_t padded, bool quads, Excess* out, int64_t room, int64_t* used, int32_t* total) {
+  int64_t count = 0;
+  *total = 0;
   auto shed = [&](int64_t k, int weight) {
-    if (in_part + std::abs(weight) > 255) {
-      if (used + 2 > room) fits = false;
-      if (!fits) return;
-      head = used++;
-      out[head] = {0, 0};
-      in_part = 0;
+    *total += weight;
+    if (count / 2 < room) {
+      if (count % 2 == 0) out[count / 2] = {{static_cast<uint16_t>(k), static_cast<uint16_t>(k)}, {0, 0}};
+      out[count / 2].k[count % 2] = static_cast<uint16_t>(k);
+      out[count / 2].weight[count % 2] = static_cast<int16_t>(weight);
     }
-    if (used + 1 > room) fits = false;
-    if (!fits) return;
-    out[used++] = {static_cast<uint16_t>(k), static_cast<int16_t>(weight)};
-    ++out[head].k;
-    in_part += std::abs(weight);
+    ++count;
   };
-  for (int64_t k = 0; k < padded && fits; k += quads ? 8 : 4)
-    for (int64_t half = k; half < k + 4; half += 2) {
-      const int64_t index[4] = {half, half + 1, half + 4, half + 5};
-      for (int sign : {1, -1}) shed_excess(values, index, quads ? 4 : 2, sign, shed);
-    }
-  *count = used;
-  return fits;
+  for (int64_t k = 0; k < padded; k += 8) {
+    if (!exceeds(values + k, quads)) continue;
+    for (int64_t at = k; at < k + 8; at += quads ? 8 : 4)
+      for (int64_t half = at; half < at + 4; half += 2) {
+        const int64_t index[4] = {half, half + 1, half + 4, half + 5};
+        for (int sign : {1, -1}) shed_excess(values, index, quads ? 4 : 2, sign, shed);
+      }
+    if (count > 2 * room) return false;
+  }
+  *used = (count + 1) / 2;
+  return true;
 }
 
 // The panel's weights with what they shed behind them; `w`: [columns][k].
@@ -92,19 +104,20 @@ void pack_excess(const GemmTile& tile, const GemmDesc& d, const int8_t* w, int64
     for (int64_t j = 0; j < tile.columns && fits; ++j) {
       header->begin[j] = static_cast<int32_t>(used);
       if (j >= columns) continue;
-      std::memcpy(values.data(), w + j * d.k, static_cast<size_t>(d.k));
+      const int8_t* row = w + j * d.k;
+      std::memcpy(values.data(), row, static_cast<size_t>(d.k));
       int64_t count = 0;
+      int32_t shed = 0, whole = 0;
       if (mode != ExcessHeader::none)
         fits = shed_column(values.data(), padded, mode == ExcessHeader::quads, entries + used,
-                           excess_entries(steps) - used, &count);
+                           most_excess(steps) - used, &count, &shed);
       used += count;
-      int32_t kept = 0, whole = 0;
-      for (int64_t k = 0; k < d.k; ++k) kept += values[static_cast<size_t>(k)], whole += w[j * d.k + k];
+      for (int64_t k = 0; k < d.k; ++k) whole += row[k];
       // `correct` takes u8 x less 128 as well.
-      int32_t compensation = d.x == DType::s8 ? -128 * kept : 128 * (whole - kept);
+      int32_t compensation = d.x == DType::s8 ? -128 * (whole - shed) : 128 * shed;
       std::memcpy(panel + j * 4, &compensation, 4);
-      for (int64_t s = 0; s < steps; ++s)
-        std::memcpy(panel + tile.columns * 4 + (s * tile.columns + j) * 4, values.data() + s * 4, 4);
+      unsigned char* to = panel + tile.columns * 4 + j * 4;
+      for (int64_t s = 0; s < steps; ++s) std::memcpy(to + s * tile.columns * 4, values.data() + s * 4, 4);
     }
     header->begin[16] = static_cast<int32_t>(used);
     if (fits) return;
@@ -174,6 +187,8 @@ struct Split {
   }
 };
 
+constexpr int64_t kLeastTiles = 4;
+
 Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   constexpr int64_t kBlockBytes = 192 * 1024;  // of x, to stay in the second-level cache beside a panel
   int64_t row_bytes = steps_of(tile, d) * 4;
@@ -182,9 +197,10 @@ Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   int64_t block = std::clamp<int64_t>(kBlockBytes / (tile.rows * row_bytes), 1, 16);
   s.blocks = divide_up(s.tiles, block);
   if (threads == 1) return s;
+  // Several tiles a block, for each block reads all weights of its group.
   int64_t wanted = 6 * threads;
-  s.blocks = std::max(s.blocks, std::min(s.tiles, wanted));
-  s.blocks = std::min(s.tiles, divide_up(s.blocks, threads) * threads);
+  s.blocks = std::max(s.blocks, std::min(s.tiles / kLeastTiles, wanted));
+  if (s.blocks >= threads) s.blocks = std::min(s.tiles, divide_up(s.blocks, threads) * threads);
   if (s.blocks < wanted) s.groups = std::min(s.panels, divide_up(wanted, s.blocks));
   return s;
 }
@@ -193,10 +209,11 @@ Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
 // would leave too few blocks for the threads.
 bool split_by_rows(const GemmTile& tile, int64_t row_bytes, int threads, Split* s) {
   constexpr int64_t kResultBytes = 512 * 1024;
-  int64_t block = std::max<int64_t>(kResultBytes / (tile.rows * row_bytes), 1);
-  int64_t blocks = divide_up(std::max(s->blocks, divide_up(s->tiles, block)), threads) * threads;
   if (threads > 1 && s->tiles < 2 * threads) return false;
-  s->blocks = std::min(s->tiles, blocks);
+  int64_t block = std::max<int64_t>(kResultBytes / (tile.rows * row_bytes), 1);
+  int64_t blocks = std::max(s->blocks, divide_up(s->tiles, block));
+  if (threads > 1) blocks = std::max<int64_t>(blocks, 2 * threads);
+  s->blocks = std::min(s->tiles, divide_up(blocks, threads) * threads);
   s->groups = 1;
   return true;
 }

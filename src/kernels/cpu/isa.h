@@ -43,11 +43,10 @@ constexpr int64_t kChunk = 1024;
 constexpr int64_t kStride = kChunk + 64;
 
 /// What weights of a panel of sixteen columns shed so that 16-bit sums of their products with u8 never saturate: behind
-/// the weights, `begin[16]` entries of at most excess_entries(). A column's entries come in parts: one whose k counts
-/// the entries after it, whose |weight| add up to no more than 255, so that with s8 x their sum fits 16 bits too.
+/// the weights, `begin[16]` of these, a column's from begin[column]; at most most_excess().
 struct Excess {
-  uint16_t k;
-  int16_t weight;
+  uint16_t k[2];
+  int16_t weight[2];
 };
 struct alignas(64) ExcessHeader {
   enum Mode : int32_t {
@@ -59,7 +58,7 @@ struct alignas(64) ExcessHeader {
   int32_t begin[17];
 };
 constexpr int kMostInSum = 128;  ///< |weights| of one sign that may meet in a 16-bit sum: 255 * 128 < 2^15
-constexpr int64_t excess_entries(int64_t steps) { return steps * 4; }
+constexpr int64_t most_excess(int64_t steps) { return steps * 2 + 16; }
 
 struct GemmTile {
   int rows;

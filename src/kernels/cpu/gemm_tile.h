@@ -57,6 +57,27 @@ inline __attribute__((always_inline)) void finish_packed(const GemmDesc& d, cons
   }
 }
 
+// All columns of the tile to f32.
+template <class Dot, class Activate>
+inline __attribute__((always_inline)) void finish_floats(const GemmDesc& d, const GemmArgs& a, const int32_t* c,
+                                                         int64_t row, int rows, int64_t column, Activate act) {
+  constexpr int V = Dot::kVectors, C = V * 16;
+  F scale[V], bias[V];
+#pragma GCC unroll 2
+  for (int v = 0; v < V; ++v) {
+    scale[v] = load(a.scale + column + v * 16, Whole{});
+    bias[v] = d.bias ? load(a.bias + column + v * 16, Whole{}) : zero();
+  }
+  float* y = (float*)a.y + row * a.ldy + column;
+  const float* row_scale = d.row_scale ? a.row_scale + row : nullptr;
+  for (int r = 0; r < rows; ++r, y += a.ldy, c += C) {
+    F by = set1(row_scale != nullptr ? row_scale[r] : 1.0f);  // times 1 changes nothing
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v)
+      store(y + v * 16, act(fma(mul(to_float(load(c + v * 16, Whole{})), by), scale[v], bias[v])), Whole{});
+  }
+}
+
 template <class N>
 inline __attribute__((always_inline)) void finish_f32(const GemmDesc& d, const GemmArgs& a, const int32_t* c,
                                                       int stride, int64_t row, int rows, int64_t column, N lanes) {
@@ -78,6 +99,10 @@ void finish_columns(const GemmDesc& d, const GemmArgs& a, const int32_t* c, int6
       packs_whole_range(a.requant.zero_point, a.requant.lo, a.requant.hi, false)) {
     if (d.activation == Activation::none) return finish_packed<Dot>(d, a, c, row, rows, column, [](F x) { return x; });
     if (d.activation == Activation::gelu_erf) return finish_packed<Dot>(d, a, c, row, rows, column, gelu_erf);
+  }
+  if (left >= C && d.y == DType::f32) {
+    if (d.activation == Activation::none) return finish_floats<Dot>(d, a, c, row, rows, column, [](F x) { return x; });
+    if (d.activation == Activation::gelu_erf) return finish_floats<Dot>(d, a, c, row, rows, column, gelu_erf);
   }
   by_lanes(left < C ? left : C,
            [&](int64_t j, auto lanes) { finish_int(d, a, c + j, C, row, rows, column + j, lanes); });

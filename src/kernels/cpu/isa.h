@@ -19,7 +19,8 @@ struct RowOps {
   void (*load_row_scale)(float* x, int64_t n, const int8_t* data, float scale, bool accumulate);
   /// x = max(x, data).
   void (*max)(float* x, int64_t n, const void* data, DType type, const float* scale, int32_t zero_point);
-  void (*layer_norm)(float* x, int64_t n, const float* gamma, const float* beta, float epsilon);
+  /// Of each of x's rows, [rows, n].
+  void (*layer_norm)(float* x, int64_t n, int64_t rows, const float* gamma, const float* beta, float epsilon);
   void (*l2_normalize)(float* x, int64_t n);
   void (*divide)(float* x, int64_t n, float by);
   void (*activate)(float* x, int64_t n, Activation activation);

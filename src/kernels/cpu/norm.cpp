@@ -39,12 +39,19 @@ const char* refuse_norm(const NormDesc& d, const Target& target) noexcept {
 template <const RowOps& ops>
 void run_norm(const NormDesc& d, const NormArgs& a, const Launch& launch) noexcept {
   parallel(launch, a.m, token_grain(launch, a.m, d.n), [&](int64_t begin, int64_t end) {
-    float* x = reinterpret_cast<float*>(thread_memory(d.n * 4));
-    for (int64_t i = begin; i < end; ++i) {
-      ops.load(x, d.n, static_cast<const char*>(a.a) + i * d.n * size_of(d.a), d.a, a.a_scale, a.a_zero);
-      if (d.residual) ops.add(x, d.n, static_cast<const char*>(a.b) + i * d.n * size_of(d.b), d.b, a.b_scale, a.b_zero);
-      ops.layer_norm(x, d.n, a.gamma, a.beta, a.epsilon);
-      store_outputs(ops, x, d.n, i, d.outputs, d.y, a.out);
+    // Four rows at a time (RowOps::layer_norm).
+    float* x = reinterpret_cast<float*>(thread_memory(4 * d.n * 4));
+    for (int64_t first = begin; first < end; first += 4) {
+      int64_t rows = std::min<int64_t>(4, end - first);
+      for (int64_t i = first; i < first + rows; ++i) {
+        float* row = x + (i - first) * d.n;
+        ops.load(row, d.n, static_cast<const char*>(a.a) + i * d.n * size_of(d.a), d.a, a.a_scale, a.a_zero);
+        if (d.residual)
+          ops.add(row, d.n, static_cast<const char*>(a.b) + i * d.n * size_of(d.b), d.b, a.b_scale, a.b_zero);
+      }
+      ops.layer_norm(x, d.n, rows, a.gamma, a.beta, a.epsilon);
+      for (int64_t i = first; i < first + rows; ++i)
+        store_outputs(ops, x + (i - first) * d.n, d.n, i, d.outputs, d.y, a.out);
     }
   });
 }
@@ -70,7 +77,7 @@ void run_embed(const EmbedDesc& d, const EmbedArgs& a, const Launch& launch) noe
           ops.load_row_scale(x, d.n, reinterpret_cast<const int8_t*>(row), a.table_scale[t][index], t != 0);
         else (t == 0 ? ops.load : ops.add)(x, d.n, row, d.table[t], nullptr, 0);
       }
-      if (d.norm) ops.layer_norm(x, d.n, a.gamma, a.beta, a.epsilon);
+      if (d.norm) ops.layer_norm(x, d.n, 1, a.gamma, a.beta, a.epsilon);
       store_outputs(ops, x, d.n, i, d.outputs, d.y, a.out);
     }
   });

@@ -54,19 +54,46 @@ void row_load_scaled(float* x, int64_t n, const int8_t* data, float scale, bool 
   });
 }
 
-void row_layer_norm(float* x, int64_t n, const float* gamma, const float* beta, float epsilon) {
-  F sum = zero();
-  by_lanes(n, [&](int64_t c, auto lanes) { sum = add(sum, load(x + c, lanes)); });
-  F mean = set1(fold(sum) / (float)n), squares = zero();
-  by_lanes(n, [&](int64_t c, auto lanes) {
-    F d = keep(sub(load(x + c, lanes), mean), lanes);
-    squares = fma(d, d, squares);
-  });
-  F rstd = set1(1.0f / sqrtf(fold(squares) / (float)n + epsilon));
-  by_lanes(n, [&](int64_t c, auto lanes) {
-    F d = mul(sub(load(x + c, lanes), mean), rstd);
-    store(x + c, fma(d, load(gamma + c, lanes), load(beta + c, lanes)), lanes);
-  });
+// kRows rows at a time, for one row's sums are chains of additions that wait for each other.
+template <int kRows>
+inline __attribute__((always_inline)) void layer_norm_rows(float* x, int64_t n, const float* gamma, const float* beta,
+                                                           float epsilon) {
+  F sum[kRows], mean[kRows], rstd[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) sum[r] = zero();
+  by_lanes(
+      n, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) sum[r] = add(sum[r], load(x + r * n + c, lanes));
+      });
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    mean[r] = set1(fold(sum[r]) / (float)n);
+    sum[r] = zero();
+  }
+  by_lanes(
+      n, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+          F d = keep(sub(load(x + r * n + c, lanes), mean[r]), lanes);
+          sum[r] = fma(d, d, sum[r]);
+        }
+      });
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) rstd[r] = set1(1.0f / sqrtf(fold(sum[r]) / (float)n + epsilon));
+  by_lanes(
+      n, [&](int64_t c, auto lanes) __attribute__((always_inline)) {
+        F scale = load(gamma + c, lanes), offset = load(beta + c, lanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+          F d = mul(sub(load(x + r * n + c, lanes), mean[r]), rstd[r]);
+          store(x + r * n + c, fma(d, scale, offset), lanes);
+        }
+      });
+}
+void row_layer_norm(float* x, int64_t n, int64_t rows, const float* gamma, const float* beta, float epsilon) {
+  for (; rows >= 4; rows -= 4, x += 4 * n) layer_norm_rows<4>(x, n, gamma, beta, epsilon);
+  for (; rows > 0; --rows, x += n) layer_norm_rows<1>(x, n, gamma, beta, epsilon);
 }
 
 void row_divide(float* x, int64_t n, float by) {
@@ -104,9 +131,23 @@ void row_amax_channels(float* top, const float* x, int64_t n) {
 }
 
 void row_store(const float* x, int64_t n, void* y, DType type, const Requant& requant) {
-  int64_t bytes = bytes_of(type);
+  int64_t bytes = bytes_of(type), done = 0;
+  if (type == DType::s8 && packs_whole_range(requant.zero_point, requant.lo, requant.hi, false)) {
+    constexpr int64_t kValues = kPackVectors * int8::kLanes;
+    F hi = set1(127.0f);
+    for (; done + kValues <= n; done += kValues) {
+      I q[kPackVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kPackVectors; ++v) {
+        int64_t c = done + v * int8::kLanes;
+        q[v] = quantize_to_pack(load(x + c, Whole{}), load(requant.inv_scale + c, Whole{}), hi);
+      }
+      store((char*)y + done, pack_8<false>(q));
+    }
+  }
   Output out(type, requant);
-  by_lanes(n, [&](int64_t c, auto lanes) {
+  by_lanes(n - done, [&](int64_t rest, auto lanes) {
+    int64_t c = done + rest;
     out.channels(c, lanes);
     out.store((char*)y + c * bytes, load(x + c, lanes), lanes);
   });

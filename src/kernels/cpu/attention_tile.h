@@ -343,10 +343,7 @@ inline void value_ranges(const float* v, int64_t ld, int64_t length, int64_t hea
   }
 }
 inline void quantize_values(const float* x, int64_t n, const float* inv_scale, int8_t* y) {
-  Limits limits(0, -127, 127);
-  by_lanes(n, [&](int64_t c, auto lanes) {
-    store_8(y + c, quantize(load(x + c, lanes), load(inv_scale + c, lanes), limits), lanes);
-  });
+  quantize_covered(x, n, y, [&](int64_t c, auto lanes) { return load(inv_scale + c, lanes); });
 }
 
 template <class Dot>

@@ -187,8 +187,6 @@ struct Split {
   }
 };
 
-constexpr int64_t kLeastTiles = 4;
-
 Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   constexpr int64_t kBlockBytes = 192 * 1024;  // of x, to stay in the second-level cache beside a panel
   int64_t row_bytes = steps_of(tile, d) * 4;
@@ -197,9 +195,10 @@ Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   int64_t block = std::clamp<int64_t>(kBlockBytes / (tile.rows * row_bytes), 1, 16);
   s.blocks = divide_up(s.tiles, block);
   if (threads == 1) return s;
-  // Several tiles a block, for each block reads all weights of its group.
+  // Several tiles a block, for each block reads all weights of its group, and each group copies all rows of its block.
+  const int64_t least = std::clamp(56 / tile.rows, 1, 4);
   int64_t wanted = 6 * threads;
-  s.blocks = std::max(s.blocks, std::min(s.tiles / kLeastTiles, wanted));
+  s.blocks = std::max(s.blocks, std::min(s.tiles / least, wanted));
   if (s.blocks >= threads) s.blocks = std::min(s.tiles, divide_up(s.blocks, threads) * threads);
   if (s.blocks < wanted) s.groups = std::min(s.panels, divide_up(wanted, s.blocks));
   return s;

@@ -154,8 +154,7 @@ void row_store(const float* x, int64_t n, void* y, DType type, const Requant& re
 }
 void row_store_token(const float* x, int64_t n, int8_t* y, float inv_scale) {
   F inverse = set1(inv_scale);
-  Limits limits(0, -127, 127);
-  by_lanes(n, [&](int64_t c, auto lanes) { store_8(y + c, quantize(load(x + c, lanes), inverse, limits), lanes); });
+  quantize_covered(x, n, y, [&](int64_t, auto) { return inverse; });
 }
 
 void row_fake_quant(const float* x, int64_t n, float* y, const float* inv_scale, const float* scale, bool uniform,

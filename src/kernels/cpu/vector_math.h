@@ -97,6 +97,29 @@ inline bool packs_whole_range(int32_t zero_point, int32_t lo, int32_t hi, bool i
 }
 inline I quantize_to_pack(F x, F inv_scale, F hi) { return to_int(min(hi, mul(x, inv_scale))); }
 
+/// n values to s8, [-127, 127], zero point 0, with a range that covers them: |x * inv_scale| is below 127.5, so only
+/// NaN needs the clamp, to the lower end. inv_scale(c): of values c...
+template <class InvScale>
+inline __attribute__((always_inline)) void quantize_covered(const float* x, int64_t n, int8_t* y, InvScale inv_scale) {
+  constexpr int64_t kValues = kPackVectors * int8::kLanes;
+  F lo = set1(-127.0f);
+  int64_t done = 0;
+  for (; done + kValues <= n; done += kValues) {
+    I q[kPackVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPackVectors; ++v) {
+      int64_t c = done + v * int8::kLanes;
+      q[v] = to_int(max(mul(load(x + c, Whole{}), inv_scale(c, Whole{})), lo));
+    }
+    store(y + done, pack_8<false>(q));
+  }
+  Limits limits(0, -127, 127);
+  by_lanes(n - done, [&](int64_t rest, auto lanes) {
+    int64_t c = done + rest;
+    store_8(y + c, quantize(load(x + c, lanes), inv_scale(c, lanes), limits), lanes);
+  });
+}
+
 /// Stores values of any element type. It holds what is the same for many stores: bytes written could alias the
 /// arguments, so the compiler would read those again for each.
 struct Output {

@@ -120,7 +120,7 @@ struct AsIs::State {
       fail(ErrorCode::unsupported,
            {.what = "output " + file->graph.outputs[output].name + " changes its width",
             .expected = "expected " + std::to_string(width) + ", got " + to_string(out[output].shape)});
-    std::copy(out[output].f, out[output].f + n, to);
+    std::copy_n(out[output].f.data(), n, to);
   }
 };
 

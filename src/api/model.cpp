@@ -7,6 +7,7 @@
 #include "api/state.h"
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/threads.h"
 #include "hf/model.h"
 
 namespace octet {
@@ -72,10 +73,44 @@ ModelInfo describe(const hf::LoadedModel& loaded, const std::filesystem::path& f
 void fingerprint(const Graph& graph, ModelInfo& info) {
   uint64_t hash = hash_text(print(graph));
   info.parameters = info.quantizers = 0;
+  // Parts of about half a megabyte each, by rows: several threads, and tensors that are not made yet stay so.
+  struct Part {
+    const Tensor* tensor;
+    int64_t begin, end;
+    uint64_t hash = 0;
+  };
+  std::vector<Part> parts;
+  constexpr int64_t kPart = 512 << 10;
   for (const auto& [name, tensor] : graph.parameters()) {
-    hash = hash_bytes({tensor.data(), static_cast<size_t>(tensor.bytes())}, hash_text(name, hash));
+    hash = hash_text(name, hash);
     info.parameters += tensor.elements();
+    if (tensor.elements() == 0) continue;
+    const int64_t rows = tensor.shape().empty() ? 1 : tensor.shape()[0];
+    int64_t step = std::max<int64_t>(1, kPart / (tensor.bytes() / rows));
+    if (step >= 16) step -= step % 16;
+    for (int64_t row = 0; row < rows; row += step) parts.push_back({&tensor, row, std::min(rows, row + step)});
   }
+  // In the order of a mapped file, which a disk reads ahead; the hashes are joined by name.
+  std::vector<Part*> order;
+  for (Part& part : parts) order.push_back(&part);
+  std::stable_sort(order.begin(), order.end(), [](const Part* a, const Part* b) {
+    return std::less<>()(a->tensor->identity(), b->tensor->identity());
+  });
+  auto make = [&](int64_t begin, int64_t end) {
+    std::vector<std::byte> scratch;
+    for (int64_t i = begin; i < end; ++i) {
+      Part& part = *order[static_cast<size_t>(i)];
+      const int64_t rows = part.tensor->shape().empty() ? 1 : part.tensor->shape()[0];
+      const auto size = static_cast<size_t>(part.tensor->bytes() / rows * (part.end - part.begin));
+      if (part.tensor->is_deferred()) scratch.resize(std::max(scratch.size(), size));
+      part.hash = hash_block({part.tensor->rows(part.begin, part.end, scratch.data()), size});
+    }
+  };
+  constexpr int kMostThreads = 8;  // memory is the limit
+  const int threads = parts.size() < 64 ? 1 : std::min(available_cpus(), kMostThreads);
+  if (threads == 1) make(0, static_cast<int64_t>(parts.size()));
+  else ThreadPool(threads).parallel_for(static_cast<int64_t>(parts.size()), 8, make);
+  for (const Part& part : parts) hash = hash_bytes(std::as_bytes(std::span(&part.hash, 1)), hash);
   for (const Node& node : graph.nodes()) info.quantizers += node.op == Op::fake_quant;
   info.hash = hex(hash);
 }

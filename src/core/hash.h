@@ -29,6 +29,24 @@ inline uint64_t hash_bytes(std::span<const std::byte> bytes, uint64_t seed = 0) 
   return h ^ (h >> 31);
 }
 
+/// The same on four words at once, for megabytes: above each word waits for the product of the one before.
+inline uint64_t hash_block(std::span<const std::byte> bytes, uint64_t seed = 0) noexcept {
+  constexpr uint64_t kMultiplier = 0x9e3779b97f4a7c15u;
+  uint64_t lanes[4] = {seed, seed + 1, seed + 2, seed + 3};
+  size_t i = 0;
+  for (; i + 32 <= bytes.size(); i += 32) {
+    uint64_t words[4];
+    std::memcpy(words, bytes.data() + i, 32);
+    for (int l = 0; l < 4; ++l) {
+      lanes[l] = (lanes[l] ^ words[l]) * kMultiplier;
+      lanes[l] ^= lanes[l] >> 29;
+    }
+  }
+  uint64_t h = hash_bytes(bytes.subspan(i), bytes.size());
+  for (uint64_t lane : lanes) h = hash_bytes(std::as_bytes(std::span(&lane, 1)), h);
+  return h;
+}
+
 inline uint64_t hash_text(std::string_view text, uint64_t seed = 0) noexcept {
   return hash_bytes({reinterpret_cast<const std::byte*>(text.data()), text.size()}, seed);
 }

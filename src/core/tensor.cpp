@@ -1,10 +1,14 @@
 // Tensor construction and conversion to f32.
 #include "core/tensor.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <mutex>
 
 #include "core/aligned.h"
 #include "core/error.h"
+#include "core/file.h"
 
 namespace octet {
 
@@ -29,6 +33,69 @@ Tensor Tensor::allocate(DType dtype, Shape shape, std::byte** bytes) {
   auto* memory = reinterpret_cast<std::byte*>(owner.get());
   *bytes = memory;
   return Tensor(dtype, std::move(shape), std::move(owner), memory);
+}
+
+struct Tensor::Deferred {
+  int64_t count = 0, bytes = 0;
+  Rows rows;
+  std::shared_ptr<const void> owner;  // of `raw`, which has the elements in order at any address
+  const std::byte* raw = nullptr;
+  std::once_flag once;
+  AlignedBytes memory;
+  std::atomic<const std::byte*> made = nullptr;
+};
+
+Tensor Tensor::deferred(DType dtype, Shape shape, Rows rows) {
+  OCTET_CHECK(!shape.empty() && octet::count(shape) > 0, "a deferred tensor has no rows");
+  Tensor tensor;
+  tensor.dtype_ = dtype;
+  tensor.shape_ = std::move(shape);
+  tensor.deferred_ = std::make_shared<Deferred>();
+  tensor.deferred_->count = tensor.shape_[0];
+  tensor.deferred_->bytes = tensor.bytes();
+  tensor.deferred_->rows = std::move(rows);
+  return tensor;
+}
+
+Tensor Tensor::unaligned(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte* bytes) {
+  if (shape.empty() || octet::count(shape) == 0 ||
+      reinterpret_cast<uintptr_t>(bytes) % static_cast<uintptr_t>(size_of(dtype)) == 0)
+    return Tensor(dtype, std::move(shape), std::move(owner), bytes);
+  const int64_t size = octet::count(shape) * size_of(dtype);
+  Tensor tensor = deferred(dtype, std::move(shape), [bytes, size](int64_t, int64_t, std::byte* out) {
+    std::memcpy(out, bytes, static_cast<size_t>(size));
+    release_pages(bytes, static_cast<size_t>(size));
+  });
+  tensor.deferred_->owner = std::move(owner);
+  tensor.deferred_->raw = bytes;
+  return tensor;
+}
+
+const void* Tensor::identity() const noexcept {
+  if (data_ != nullptr || deferred_ == nullptr) return data_;
+  return deferred_->raw != nullptr ? static_cast<const void*>(deferred_->raw) : deferred_.get();
+}
+
+const std::byte* Tensor::made() const {
+  Deferred& d = *deferred_;
+  std::call_once(d.once, [&d] {
+    d.memory = allocate_aligned(d.bytes);
+    auto* out = reinterpret_cast<std::byte*>(d.memory.get());
+    d.rows(0, d.count, out);
+    d.made.store(out, std::memory_order_release);
+  });
+  return d.made.load(std::memory_order_acquire);
+}
+
+const std::byte* Tensor::rows(int64_t begin, int64_t end, std::byte* scratch) const {
+  const std::byte* all = data_;
+  if (all == nullptr && deferred_ != nullptr) all = deferred_->made.load(std::memory_order_acquire);
+  if (all == nullptr && deferred_ != nullptr) all = deferred_->raw;
+  if (all != nullptr) return shape_.empty() ? all : all + begin * (bytes() / std::max<int64_t>(1, shape_[0]));
+  if (empty()) return nullptr;
+  if (shape_[0] != deferred_->count) return data() + begin * (bytes() / shape_[0]);
+  deferred_->rows(begin, end, scratch);
+  return scratch;
 }
 
 namespace {
@@ -91,7 +158,7 @@ constexpr bool kHolds<int64_t>(DType t) {
 template <typename T>
 std::span<const T> Tensor::as() const {
   OCTET_CHECK(kHolds<T>(dtype_), "tensor of " + std::string(name(dtype_)) + " read as another type");
-  return {reinterpret_cast<const T*>(data_), static_cast<size_t>(elements())};
+  return {reinterpret_cast<const T*>(data()), static_cast<size_t>(elements())};
 }
 template std::span<const float> Tensor::as<float>() const;
 template std::span<const double> Tensor::as<double>() const;
@@ -103,17 +170,18 @@ template std::span<const int64_t> Tensor::as<int64_t>() const;
 
 std::vector<float> Tensor::to_f32() const {
   std::vector<float> values(static_cast<size_t>(elements()));
+  const std::byte* from = data();
   // Mapped files do not promise alignment, so elements are read by memcpy.
   auto convert = [&]<typename T>(T, auto&& widen) {
     for (size_t i = 0; i < values.size(); ++i) {
       T raw;
-      std::memcpy(&raw, data_ + i * sizeof(T), sizeof(T));
+      std::memcpy(&raw, from + i * sizeof(T), sizeof(T));
       values[i] = widen(raw);
     }
   };
   switch (dtype_) {
     case DType::f32:
-      if (!values.empty()) std::memcpy(values.data(), data_, values.size() * 4);
+      if (!values.empty()) std::memcpy(values.data(), from, values.size() * 4);
       break;
     case DType::f16: convert(uint16_t{}, [](uint16_t b) { return f32_from_f16(b); }); break;
     case DType::bf16: convert(uint16_t{}, [](uint16_t b) { return f32_from_bf16(b); }); break;
@@ -126,13 +194,16 @@ std::vector<float> Tensor::to_f32() const {
 }
 
 Tensor Tensor::as_f32() const {
-  if (dtype_ == DType::f32 && reinterpret_cast<uintptr_t>(data_) % alignof(float) == 0) return *this;
+  if (dtype_ == DType::f32 && (data_ == nullptr || reinterpret_cast<uintptr_t>(data_) % alignof(float) == 0))
+    return *this;
   return from(to_f32(), shape_);
 }
 
 Tensor Tensor::reshape(Shape shape) const {
   OCTET_CHECK(count(shape) == elements(), "reshape changes the number of elements");
-  return Tensor(dtype_, std::move(shape), owner_, data_);
+  Tensor same = *this;
+  same.shape_ = std::move(shape);
+  return same;
 }
 
 }  // namespace octet

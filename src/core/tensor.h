@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,6 +28,13 @@ class Tensor {
   /// A view of `bytes` kept alive by `owner`; the size must match the shape.
   Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte* bytes);
 
+  /// Writes rows [begin, end), counted along the first axis, to `out`; called from any thread, again and again.
+  using Rows = std::function<void(int64_t begin, int64_t end, std::byte* out)>;
+  /// A tensor that is made when it is first read, perhaps never.
+  static Tensor deferred(DType dtype, Shape shape, Rows rows);
+  /// The same of `bytes` that do not lie where the type may: a view when they do.
+  static Tensor unaligned(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte* bytes);
+
   /// A zero-filled heap tensor and the pointer to fill it through before it is shared.
   static Tensor allocate(DType dtype, Shape shape, std::byte** bytes);
   /// A heap copy of `values`.
@@ -40,8 +48,16 @@ class Tensor {
   int64_t dim(size_t axis) const { return shape_.at(axis); }
   int64_t elements() const noexcept { return count(shape_); }
   int64_t bytes() const noexcept { return elements() * size_of(dtype_); }
-  const std::byte* data() const noexcept { return data_; }
-  bool empty() const noexcept { return data_ == nullptr; }
+  /// Makes a deferred tensor, once; throws std::bad_alloc.
+  const std::byte* data() const { return data_ != nullptr || deferred_ == nullptr ? data_ : made(); }
+  bool empty() const noexcept { return data_ == nullptr && deferred_ == nullptr; }
+  /// Whether data() would have to make the tensor, or made it.
+  bool is_deferred() const noexcept { return deferred_ != nullptr; }
+  /// Equal for tensors that share their bytes.
+  const void* identity() const noexcept;
+  /// Rows [begin, end) along the first axis at any address: where they lie, or written to `scratch` by a tensor that is
+  /// not made yet, which it stays.
+  const std::byte* rows(int64_t begin, int64_t end, std::byte* scratch) const;
 
   /// The elements as `T`; the dtype must match (checked).
   template <typename T>
@@ -55,10 +71,14 @@ class Tensor {
   Tensor reshape(Shape shape) const;
 
  private:
+  struct Deferred;
+  const std::byte* made() const;
+
   DType dtype_ = DType::f32;
   Shape shape_;
   std::shared_ptr<const void> owner_;
   const std::byte* data_ = nullptr;
+  std::shared_ptr<Deferred> deferred_;
 };
 
 }  // namespace octet

@@ -10,20 +10,37 @@
 
 namespace octet::onnx {
 
+/// Where float numbers lie: an address, or a tensor that is made when they are first read.
+class Reals {
+ public:
+  Reals(const float* at = nullptr) : at_(at) {}
+  explicit Reals(Tensor tensor) : held_(std::make_shared<const Tensor>(std::move(tensor))) {}
+  operator const float*() const { return data(); }
+  const float* data() const {
+    return at_ != nullptr || held_ == nullptr ? at_ : reinterpret_cast<const float*>(held_->data());
+  }
+  /// The tensor that is not made yet; null when the numbers have an address.
+  const Tensor* held() const noexcept { return held_.get(); }
+
+ private:
+  const float* at_ = nullptr;
+  std::shared_ptr<const Tensor> held_;
+};
+
 struct Array {
   ElemType type = ElemType::none;
   Shape shape;
   std::shared_ptr<const void> owner;
-  const float* f = nullptr;    ///< of float types
+  Reals f;                     ///< of float types
   const int64_t* i = nullptr;  ///< of integers and booleans
 
   bool real() const noexcept { return is_float(type); }
   bool empty() const noexcept { return type == ElemType::none; }
   int64_t count() const noexcept { return octet::count(shape); }
   int64_t rank() const noexcept { return static_cast<int64_t>(shape.size()); }
-  std::span<const float> reals() const noexcept { return {f, static_cast<size_t>(count())}; }
+  std::span<const float> reals() const { return {static_cast<const float*>(f), static_cast<size_t>(count())}; }
   std::span<const int64_t> integers() const noexcept { return {i, static_cast<size_t>(count())}; }
-  double at(int64_t index) const noexcept { return real() ? f[index] : static_cast<double>(i[index]); }
+  double at(int64_t index) const { return real() ? f[index] : static_cast<double>(i[index]); }
 
   /// Zero-filled, and the pointer to fill it through.
   static Array make(ElemType type, Shape shape, float** out);
@@ -32,6 +49,8 @@ struct Array {
   static Array scalar(float value);
   /// A view where the file's type is f32 or int64, else converted.
   static Array from(const TensorData& tensor);
+  /// Of a deferred f32 tensor; evaluate() makes it.
+  static Array of(const Tensor& deferred);
   /// The same elements under another shape.
   Array reshaped(Shape to) const;
 };

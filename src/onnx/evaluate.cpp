@@ -36,6 +36,10 @@ Array Array::of(std::vector<int64_t> values) {
   std::copy(values.begin(), values.end(), out);
   return a;
 }
+Array Array::of(const Tensor& deferred) {
+  Array a{ElemType::f32, deferred.shape(), nullptr, Reals(deferred), nullptr};
+  return a;
+}
 Array Array::scalar(float value) {
   float* out = nullptr;
   Array a = make(ElemType::f32, {}, &out);
@@ -52,6 +56,7 @@ Array Array::from(const TensorData& t) {
   if (t.data.empty())
     fail(ErrorCode::unsupported, {.what = "cannot use tensor " + t.name, .expected = "it holds " + onnx::name(t.type)});
   const Tensor& d = t.data;
+  if (d.dtype() == DType::f32 && t.type == ElemType::f32 && d.is_deferred()) return of(d);
   if (d.dtype() == DType::f32) {
     auto held = std::make_shared<Tensor>(d);
     return {t.type, d.shape(), held, reinterpret_cast<const float*>(d.data()), nullptr};
@@ -127,7 +132,13 @@ std::vector<Array> evaluate(const Node& node, const std::vector<Array>& inputs, 
   auto found = table().find(node.op);
   if (!node.domain.empty() || found == table().end())
     fail(ErrorCode::unsupported, {.what = "cannot compute " + node.label()});
-  return found->second(Call{node, inputs, opset});
+  // Kernels read numbers one by one: what is deferred is made before.
+  if (std::none_of(inputs.begin(), inputs.end(), [](const Array& a) { return a.f.held() != nullptr; }))
+    return found->second(Call{node, inputs, opset});
+  std::vector<Array> made = inputs;
+  for (Array& a : made)
+    if (a.f.held() != nullptr) a.owner = std::make_shared<Tensor>(*a.f.held()), a.f = static_cast<const float*>(a.f);
+  return found->second(Call{node, made, opset});
 }
 
 }  // namespace octet::onnx

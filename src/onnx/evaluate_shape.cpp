@@ -166,7 +166,7 @@ Arrays concat(const Call& outer_call) {
   if (first.real()) {
     float* out = nullptr;
     Array y = c.make_f(first.type, shape, &out);
-    join(out, [](const Array& x) { return x.f; });
+    join(out, [](const Array& x) { return x.f.data(); });
     return {y};
   }
   int64_t* out = nullptr;
@@ -395,7 +395,7 @@ Arrays cumsum(const Call& c) {
   if (x.real()) {
     float* out = nullptr;
     Array y = c.make_f(x.type, x.shape, &out);
-    run(x.f, out);
+    run(x.f.data(), out);
     return {y};
   }
   int64_t* out = nullptr;

@@ -124,7 +124,7 @@ Arrays pad(const Call& c) {
   if (x.real()) {
     float* out = nullptr;
     Array y = c.make_f(x.type, shape, &out);
-    fill_all(out, x.f);
+    fill_all(out, x.f.data());
     return {y};
   }
   int64_t* out = nullptr;
@@ -210,7 +210,7 @@ Arrays scatter_nd(const Call& c) {
   if (x.real()) {
     float* out = nullptr;
     Array y = c.make_f(x.type, x.shape, &out);
-    fill(out, x.f, values.f);
+    fill(out, x.f.data(), values.f.data());
     return {y};
   }
   if (reduction == "add") c.lacks("sums of integers");

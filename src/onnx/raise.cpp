@@ -636,7 +636,7 @@ void Raiser::note_columns(const std::vector<const Value*>& inputs, Value* out) c
   } else if (inputs[0]->quant && inputs[0]->quant->column.empty()) {
     const Value& w = *inputs[0];
     if (w.plain && (w.scale.count() != inputs[1]->data.count() ||
-                    !std::equal(w.scale.f, w.scale.f + w.scale.count(), inputs[1]->data.f)))
+                    !std::equal(w.scale.f.data(), w.scale.f + w.scale.count(), inputs[1]->data.f.data())))
       return;
     auto quant = std::make_shared<WeightQuant>(*w.quant);
     quant->column = inputs[1]->data;

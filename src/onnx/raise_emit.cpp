@@ -2,8 +2,10 @@
 // order of the result.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "onnx/raiser.h"
 
 namespace octet::onnx {
@@ -14,7 +16,32 @@ using Kind = Value::Kind;
 
 Tensor tensor_of(const Array& a) {
   OCTET_CHECK(a.real(), "a parameter of integers");
-  return {DType::f32, a.shape, a.owner, reinterpret_cast<const std::byte*>(a.f)};
+  if (a.f.held() != nullptr) return a.f.held()->reshape(a.shape);
+  return {DType::f32, a.shape, a.owner, reinterpret_cast<const std::byte*>(static_cast<const float*>(a.f))};
+}
+
+// [K, N] as [N, K], made when it is first read.
+Array transposed(const Array& a) {
+  const int64_t k = a.shape[0], n = a.shape[1];
+  return Array::of(Tensor::deferred(DType::f32, {n, k}, [a, k, n](int64_t begin, int64_t end, std::byte* bytes) {
+    const Tensor source = tensor_of(a);
+    const std::byte* from = source.rows(0, k, nullptr);
+    // Blocks of a line by a line, and through a buffer: rows that lie powers of two apart share lines of the cache.
+    constexpr int64_t kBlock = 16;
+    float block[kBlock][kBlock];
+    for (int64_t j = begin; j < end; j += kBlock)
+      for (int64_t i = 0; i < k; i += kBlock) {
+        const int64_t width = std::min(kBlock, end - j), height = std::min(kBlock, k - i);
+        for (int64_t p = 0; p < height; ++p) {
+          float row[kBlock];
+          std::memcpy(row, from + 4 * ((i + p) * n + j), static_cast<size_t>(4 * width));
+          for (int64_t q = 0; q < width; ++q) block[q][p] = row[q];
+        }
+        for (int64_t q = 0; q < width; ++q)
+          std::memcpy(bytes + 4 * ((j - begin + q) * k + i), block[q], static_cast<size_t>(4 * height));
+      }
+    if (begin == 0 && end == n) release_pages(from, static_cast<size_t>(4 * k * n));
+  }));
 }
 
 }  // namespace
@@ -65,10 +92,10 @@ ValueId Raiser::emit(octet::Op op, const std::string& name, std::vector<ValueId>
 
 ValueId Raiser::parameter(const std::string& name, Tensor tensor) {
   auto known = parameter_by_name_.find(name);
-  if (known != parameter_by_name_.end() && known->second.first == tensor.data()) return known->second.second;
+  if (known != parameter_by_name_.end() && known->second.first == tensor.identity()) return known->second.second;
   std::string own = unique(name, node_names_);
   value_names_.insert(own);
-  const void* data = tensor.data();
+  const void* data = tensor.identity();
   ValueId id = graph_.add_parameter(own, std::move(tensor));
   parameter_by_name_[name] = {data, id};
   return id;
@@ -120,7 +147,7 @@ ValueId Raiser::weight(const Value& w, const std::string& name, const std::vecto
   Attributes attributes{{"type", std::string(is_signed ? "s8" : "u8")},
                         {"lo", int64_t{is_signed ? -128 : 0}},
                         {"hi", int64_t{is_signed ? 127 : 255}}};
-  std::vector<float> scale = pick(q.scale.f, q.scale.count());
+  std::vector<float> scale = pick(q.scale.f.data(), q.scale.count());
   Shape shape;
   if (each) attributes["axis"] = int64_t{0}, shape = {data.shape[0]};
   std::string own = unique(q.name.empty() ? name + "._weight_quantizer" : q.name, node_names_);
@@ -145,15 +172,7 @@ Value Raiser::standing(const Product& p) const {
     return w;
   }
   // [K, N] in the file.
-  int64_t k = w.data.shape[0], n = w.data.shape[1];
-  float* out = nullptr;
-  Array turned = Array::make(ElemType::f32, {n, k}, &out);
-  constexpr int64_t kBlock = 64;
-  for (int64_t i = 0; i < k; i += kBlock)
-    for (int64_t j = 0; j < n; j += kBlock)
-      for (int64_t a = i; a < std::min(k, i + kBlock); ++a)
-        for (int64_t b = j; b < std::min(n, j + kBlock); ++b) out[b * k + a] = w.data.f[a * n + b];
-  w.data = turned;
+  w.data = transposed(w.data);
   w.origin.clear();
   if (w.quant) {
     auto quant = std::make_shared<WeightQuant>(*w.quant);

@@ -382,7 +382,7 @@ Value Raiser::softmax_text() {
       float* out = nullptr;
       int64_t each = bias.count();
       Array wide = Array::make(ElemType::f32, {p.heads, length_, length_}, &out);
-      for (int64_t h = 0; h < p.heads; ++h) std::copy(bias.f, bias.f + each, out + h * each);
+      for (int64_t h = 0; h < p.heads; ++h) std::copy(bias.f.data(), bias.f + each, out + h * each);
       bias = wide;
     }
     // One form for all layers that share the numbers.

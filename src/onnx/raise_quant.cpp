@@ -88,7 +88,7 @@ Value Raiser::dequantize() {
   }
   if (x.kind == Kind::quantized) {
     const Array &a = x.scale, &b = arg(1).data;
-    bool same = a.count() == b.count() && std::equal(a.f, a.f + a.count(), b.f);
+    bool same = a.count() == b.count() && std::equal(a.f.data(), a.f + a.count(), b.f.data());
     if (has(2))
       same = same && arg(2).data.count() == x.zero.count() &&
              std::equal(x.zero.i, x.zero.i + x.zero.count(), arg(2).data.i);
@@ -181,7 +181,7 @@ Value Raiser::fake_quant(const Value& x, const Array& scale, const Array& zero, 
     attributes["axis"] = int64_t{1};
     shape = {scale.count()};
   }
-  std::vector<float> values(scale.f, scale.f + scale.count());
+  std::vector<float> values(scale.f.data(), scale.f + scale.count());
   for (float& v : values) v = factor == 1 ? v : static_cast<float>(v / factor);
   std::vector<ValueId> inputs{y.id, kNone};
   std::string own = unique(name.empty() ? "quantizer" : name, node_names_);

@@ -1,8 +1,5 @@
 // Reading ONNX files: protobuf fields to structs, tensors out of the mapped file or its external data, functions
 // inlined.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <protozero/pbf_reader.hpp>
@@ -32,9 +29,8 @@ struct Function {
 
 class Reader {
  public:
-  /// `mapped`: the bytes are a file's, so that pages may be dropped and come back.
-  Reader(const MappedFile& file, std::string where, std::filesystem::path folder, bool mapped = false)
-      : file_(file), where_(std::move(where)), folder_(std::move(folder)), mapped_(mapped) {}
+  Reader(const MappedFile& file, std::string where, std::filesystem::path folder)
+      : file_(file), where_(std::move(where)), folder_(std::move(folder)) {}
 
   File read() {
     File out;
@@ -338,6 +334,8 @@ class Reader {
                                     .where = "in " + where_});
   }
 
+  static constexpr int64_t kDeferred = 64 << 10;
+
   Tensor from_raw(const TensorData& tensor, const Shape& dims, int64_t elements, const Bytes& raw) {
     check_type(tensor);
     int64_t bits = bits_of(tensor.type);
@@ -351,6 +349,10 @@ class Reader {
     auto address = reinterpret_cast<uintptr_t>(raw.bytes.data());
     if (same && address % static_cast<uintptr_t>(size_of(dtype)) == 0) {
       if (dtype != DType::boolean || clean_booleans(raw.bytes)) return {dtype, dims, raw.owner, raw.bytes.data()};
+    }
+    if (same && dtype != DType::boolean && size >= kDeferred && !dims.empty()) {
+      // Large ones are copied to where their type may lie when somebody reads them.
+      return Tensor::unaligned(dtype, dims, raw.owner, raw.bytes.data());
     }
     std::byte* out = nullptr;
     Tensor copy = Tensor::allocate(dtype, dims, &out);
@@ -366,7 +368,6 @@ class Reader {
         out[i] = static_cast<std::byte>(raw.bytes[static_cast<size_t>(i)] != std::byte{0});
     } else if (same) {
       if (size > 0) std::memcpy(out, raw.bytes.data(), raw.bytes.size());
-      forget(raw.bytes);
     } else if (tensor.type == ElemType::u16) {
       widen<uint16_t, int32_t>(raw.bytes, out, elements);
     } else {
@@ -386,15 +387,6 @@ class Reader {
       to[i] = static_cast<To>(value);
     }
   }
-  // Pages that were copied need not stay in memory twice.
-  void forget(std::span<const std::byte> bytes) const {
-    if (!mapped_) return;
-    static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-    auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
-    auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
-    if (end > begin + 16 * page) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-  }
-
   Tensor from_lists(const TensorData& tensor, const Shape& dims, int64_t elements, const std::vector<float>& floats,
                     const Integers& ints, const std::vector<double>& doubles) {
     check_type(tensor);
@@ -600,7 +592,6 @@ class Reader {
   const MappedFile& file_;
   std::string where_;
   std::filesystem::path folder_;
-  bool mapped_ = false;
   std::map<std::string, MappedFile> external_;
   std::vector<Function> functions_;
   protozero::data_view graph_view_;
@@ -690,7 +681,7 @@ File parse_file(const MappedFile& file, const std::string& where, const std::fil
 
 File read_file(const std::filesystem::path& path) {
   MappedFile file = map_file(path);
-  return parse(Reader(file, path.string(), path.has_parent_path() ? path.parent_path() : ".", true), path.string());
+  return parse(Reader(file, path.string(), path.has_parent_path() ? path.parent_path() : "."), path.string());
 }
 
 TensorData read_tensor(const std::filesystem::path& path) {

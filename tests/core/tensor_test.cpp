@@ -57,5 +57,42 @@ TEST(Tensor, ConvertsUnalignedBytes) {
   EXPECT_THROW(Tensor::from(std::vector<int32_t>{1}, {1}).to_f32(), Error);
 }
 
+TEST(Tensor, DeferredIsMadeOnceWhenRead) {
+  int calls = 0;
+  Tensor tensor = Tensor::deferred(DType::f32, {4, 2}, [&](int64_t begin, int64_t end, std::byte* out) {
+    ++calls;
+    for (int64_t i = 2 * begin; i < 2 * end; ++i) {
+      auto value = static_cast<float>(i);
+      std::memcpy(out + 4 * (i - 2 * begin), &value, 4);
+    }
+  });
+  EXPECT_FALSE(tensor.empty());
+  EXPECT_EQ(tensor.bytes(), 32);
+  std::vector<std::byte> scratch(16);
+  float part[4];
+  std::memcpy(part, tensor.rows(1, 3, scratch.data()), 16);
+  EXPECT_EQ(part[0], 2.0f);
+  EXPECT_EQ(part[3], 5.0f);
+  Tensor flat = tensor.reshape({8});
+  EXPECT_EQ(flat.identity(), tensor.identity());
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(flat.as<float>()[7], 7.0f);
+  EXPECT_EQ(tensor.to_f32()[3], 3.0f);
+  EXPECT_EQ(tensor.rows(1, 2, nullptr), tensor.data() + 8) << "what is made is read where it lies";
+  EXPECT_EQ(calls, 2);
+}
+
+TEST(Tensor, UnalignedIsAViewOrMadeWhenRead) {
+  auto bytes = std::make_shared<std::vector<std::byte>>(64);
+  const float values[] = {1, 2, 3, 4};
+  std::memcpy(bytes->data() + 3, values, 16);
+  Tensor tensor = Tensor::unaligned(DType::f32, {2, 2}, bytes, bytes->data() + 3);
+  EXPECT_EQ(tensor.rows(1, 2, nullptr), bytes->data() + 11);
+  EXPECT_EQ(tensor.as<float>()[2], 3.0f);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.data()) % 4, 0u);
+  Tensor view = Tensor::unaligned(DType::f32, {2}, bytes, bytes->data() + 8);
+  EXPECT_EQ(view.data(), bytes->data() + 8);
+}
+
 }  // namespace
 }  // namespace octet

@@ -195,10 +195,12 @@ Split split(const GemmTile& tile, const GemmDesc& d, int64_t m, int threads) {
   int64_t block = std::clamp<int64_t>(kBlockBytes / (tile.rows * row_bytes), 1, 16);
   s.blocks = divide_up(s.tiles, block);
   if (threads == 1) return s;
-  // Several tiles a block, for each block reads all weights of its group, and each group copies all rows of its block.
-  const int64_t least = std::clamp(56 / tile.rows, 1, 4);
-  int64_t wanted = 6 * threads;
-  s.blocks = std::max(s.blocks, std::min(s.tiles / least, wanted));
+  // Each block reads all weights of its group and each group copies all rows of its block: several tiles a block,
+  // unless so many threads share few rows that the copies would cost more.
+  const int64_t wanted = 6 * threads, least = std::clamp(56 / tile.rows, 1, 4);
+  int64_t blocks = std::max<int64_t>(s.tiles / least, 1);
+  while (blocks < s.tiles && blocks * blocks * d.n < wanted * m) ++blocks;
+  s.blocks = std::max(s.blocks, std::min(blocks, wanted));
   if (s.blocks >= threads) s.blocks = std::min(s.tiles, divide_up(s.blocks, threads) * threads);
   if (s.blocks < wanted) s.groups = std::min(s.panels, divide_up(wanted, s.blocks));
   return s;
